@@ -48,9 +48,11 @@ def atomic_path(path: Path) -> Generator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         _sync(temporary)
-        os.replace(temporary, path)
+        temporary.replace(path)
         _sync(path.parent)
     except OSError as error:
+        if not _concerns(error, path):
+            raise
         needed = temporary.stat().st_size if temporary.exists() else 0
         raise _not_written(path, needed, error) from error
     finally:
@@ -80,13 +82,15 @@ def atomic_folder(path: Path) -> Generator[Path]:
         _sync(temporary)
         if path.exists():
             aside = temporary_name(path)
-            os.replace(path, aside)
-            os.replace(temporary, path)
+            path.replace(aside)
+            temporary.replace(path)
             shutil.rmtree(aside)
         else:
-            os.replace(temporary, path)
+            temporary.replace(path)
         _sync(path.parent)
     except OSError as error:
+        if not _concerns(error, path):
+            raise
         needed = sum(file.stat().st_size for file in temporary.rglob("*") if file.is_file())
         raise _not_written(path, needed, error) from error
     finally:
@@ -159,6 +163,13 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _concerns(error: OSError, path: Path) -> bool:
+    """Whether an error is about writing `path`, not about what the caller's block reads."""
+    if error.filename is None:
+        return True
+    return Path(os.fsdecode(error.filename)).is_relative_to(path.parent)
 
 
 def _not_written(path: Path, needed: int, error: OSError) -> DataError:
