@@ -1,0 +1,185 @@
+"""Edges: the operations a graph can name, one set for each verb (`encode`, `lift`, `distill`).
+
+An op is a frozen, keyword-only dataclass. Its fields are the keys of the YAML file, its ports are
+the type hints of its `__call__`; it only unpacks values and calls `lifting`, `detectors` or a loss.
+
+    @dataclass(frozen=True, kw_only=True)
+    class Kl:
+        \"\"\"What users read about this op.\"\"\"
+
+        op: Literal["kl"] = "kl"
+        weight: float = 1.0
+
+        def __call__(self, teacher: Points, student: Points) -> Tensor: ...
+
+What the graph looks for on an op, beside `__call__`:
+
+- `teacher() -> Teacher`: a frozen network. The op has a field `frozen: bool = True`, and its call
+  takes the loaded teacher first, in a parameter named `teacher: Teacher` that is not a port.
+- `build(...) -> nn.Module`: an op with weights. Its call takes the built module first, in a
+  parameter named `net`, which is not a port either. `build` may ask, by keyword, for `channels`
+  (the width of the target node), `space` (`unit`, `simplex`, `raw` or None: what the teachers of
+  this student give) and, in `distill`, `teacher_channels`. It may return None when the fields say
+  that there is nothing to learn.
+- `channels -> int | None` and `space -> str | None` (class variable, property or field): what the
+  op gives, known without loading anything; None when only the weights can tell.
+- `teacher_spaces -> tuple[str, ...]` on a `distill` op: the spaces of teacher rows it takes.
+
+A source of an edge goes to the first free port that takes its kind, so `maps, depth, cloud` and
+`cloud, maps, depth` mean the same; `| None` makes a port optional, `*args` takes all that is left.
+
+Values are imported under `TYPE_CHECKING` and torch inside functions: hints are read as text, so a
+file is checked without loading torch.
+
+Third parties add ops through entry points of the group `xmodal.ops`, named `VERB.NAME`:
+
+    [project.entry-points."xmodal.ops"]
+    "encode.my_teacher" = "my_package.ops:MyTeacher"
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, Protocol, Union, cast, get_args, get_type_hints
+
+from pydantic import Field
+
+from xmodal.errors import BackendError
+
+Verb = Literal["encode", "lift", "distill"]
+VERBS: tuple[Verb, ...] = get_args(Verb)
+GROUP = "xmodal.ops"
+
+# Our own code only, so that a name in a file can never become an import path.
+_BUILT_IN: Mapping[Verb, Mapping[str, str]] = MappingProxyType(
+    {
+        "encode": {
+            "embedded": "xmodal.edges.encode.embedded:Embedded",
+            "openclip": "xmodal.edges.encode.openclip:OpenClip",
+            "sam": "xmodal.edges.encode.sam:Sam",
+            "dino": "xmodal.edges.encode.dino:Dino",
+            "precomputed": "xmodal.edges.encode.precomputed:Precomputed",
+            "sparse_unet": "xmodal.edges.encode.sparse_unet:SparseUnet",
+            "point_mlp": "xmodal.edges.encode.point_mlp:PointMlp",
+        },
+        "lift": {
+            "points": "xmodal.edges.lift.points:LiftPoints",
+            "voxels": "xmodal.edges.lift.voxels:LiftVoxels",
+            "superpoints": "xmodal.edges.lift.superpoints:LiftSuperpoints",
+        },
+        "distill": {
+            "cosine": "xmodal.edges.distill.cosine:Cosine",
+            "mse": "xmodal.edges.distill.mse:Mse",
+            "kl": "xmodal.edges.distill.kl:Kl",
+        },
+    }
+)
+
+
+class Op(Protocol):
+    """One operation with its settings; see the module's text for what else it may define."""
+
+    @property
+    def op(self) -> str:
+        """The name that a YAML file gives it."""
+        ...
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the edge on values, ports in the order of the signature."""
+        ...
+
+
+@functools.cache
+def _plugins(verb: Verb) -> Mapping[str, EntryPoint]:
+    """Entry points of one verb by op name; a clash of names is refused, not resolved."""
+    found: dict[str, EntryPoint] = {}
+    for point in entry_points(group=GROUP):
+        prefix, _, name = point.name.partition(".")
+        if prefix not in VERBS or not name.isidentifier():
+            raise BackendError(
+                f"entry point {point.name!r} of {_package(point)}",
+                wanted="a name of the form VERB.NAME, VERB one of encode, lift, distill",
+                got=repr(point.name),
+                fix="correct the entry point in that package, or uninstall it",
+            )
+        if prefix != verb:
+            continue
+        other = _package(found[name]) if name in found else "xmodal itself"
+        if name in found and found[name].value == point.value:
+            continue  # the same distribution seen twice on sys.path
+        if name in found or name in _BUILT_IN[verb]:
+            raise BackendError(
+                f"entry point {point.name!r} of {_package(point)}",
+                wanted=f"an op name that no other package uses for {verb}",
+                got=f"`{name}`, which {other} already provides",
+                fix="uninstall one of the two packages",
+            )
+        found[name] = point
+    return MappingProxyType(found)
+
+
+def _package(point: EntryPoint) -> str:
+    return point.dist.name if point.dist is not None else point.module
+
+
+def op_names(verb: Verb) -> tuple[str, ...]:
+    """Names a file may use after `op:` for this verb, built-in first; imports no op."""
+    return (*_BUILT_IN[verb], *sorted(_plugins(verb)))
+
+
+@functools.cache
+def op_class(verb: Verb, name: str) -> type[Op]:
+    """The dataclass behind an op's name, imported on first use.
+
+    Raises:
+        KeyError: If there is no such op; `op_names` lists them.
+        BackendError: If a third-party op cannot be imported or is not an op.
+    """
+    if name in _BUILT_IN[verb]:
+        module, _, attribute = _BUILT_IN[verb][name].partition(":")
+        return cast("type[Op]", getattr(import_module(module), attribute))
+    point = _plugins(verb)[name]
+    try:
+        loaded = point.load()
+    except (ImportError, AttributeError) as error:
+        raise BackendError(
+            f"op `{name}` of {_package(point)}",
+            wanted=f"an importable {point.value}",
+            got=str(error),
+            fix=f"reinstall {_package(point)} or drop `{name}` from the graph",
+        ) from error
+    _refuse_malformed(loaded, name, point)
+    return cast("type[Op]", loaded)
+
+
+def _refuse_malformed(loaded: Any, name: str, point: EntryPoint) -> None:
+    problem = None
+    if not isinstance(loaded, type) or not is_dataclass(loaded):
+        problem = f"{loaded!r}, which is not a dataclass"
+    elif not getattr(loaded, "__dataclass_params__").frozen:  # noqa: B009 - untyped private name
+        problem = f"{loaded.__qualname__}, which is not frozen"
+    elif not any("__call__" in vars(base) for base in loaded.__mro__):
+        problem = f"{loaded.__qualname__} without `__call__`"
+    elif all(f.name != "op" for f in fields(loaded)) or get_args(
+        get_type_hints(loaded).get("op")
+    ) != (name,):
+        problem = f'{loaded.__qualname__} without `op: Literal["{name}"] = "{name}"`'
+    if problem is not None:
+        raise BackendError(
+            f"op `{name}` of {_package(point)}",
+            wanted="a frozen dataclass with a field `op` and a `__call__` whose hints are values",
+            got=problem,
+            fix=f"correct {point.value}, or uninstall {_package(point)}",
+        )
+
+
+@functools.cache
+def op_union(verb: Verb) -> Any:
+    """The tagged union of all ops of a verb (tag `op`), for pydantic; imports every op."""
+    classes = tuple(op_class(verb, name) for name in op_names(verb))
+    return Annotated[Union[classes], Field(discriminator="op")]  # noqa: UP007 - built at run time

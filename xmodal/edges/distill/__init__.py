@@ -1,0 +1,1 @@
+"""Ops of the verb `distill`: losses, teacher to student. `xmodal.edges` has the pattern."""

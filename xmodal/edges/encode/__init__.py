@@ -1,0 +1,1 @@
+"""Ops of the verb `encode`: frozen teachers and students. `xmodal.edges` has the pattern."""

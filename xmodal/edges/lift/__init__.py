@@ -1,0 +1,1 @@
+"""Ops of the verb `lift`: geometry without weights. `xmodal.edges` has the pattern."""
