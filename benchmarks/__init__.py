@@ -1,0 +1,1 @@
+"""Benchmarks: ours against the peer's algorithm, interleaved in one process."""
