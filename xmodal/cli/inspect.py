@@ -1,0 +1,85 @@
+"""`xmodal check`, `xmodal verify` and `xmodal export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+
+def check(
+    file: Annotated[Path | None, typer.Argument(help="A graph or run file.")] = None,
+    schema: Annotated[
+        Path | None, typer.Option(help="Write the JSON schemas for editors to this folder.")
+    ] = None,
+) -> None:
+    """Validate a graph or run file: every mistake at once, before any tensor exists.
+
+    Examples:
+
+        xmodal check configs/graphs/kitchen.yaml
+
+        xmodal check --schema docs/schema
+    """
+    from xmodal.errors import UsageError
+
+    if file is None and schema is None:
+        raise UsageError(
+            "xmodal check",
+            wanted="a graph or run file, or --schema FOLDER",
+            got="neither",
+            fix="xmodal check configs/graphs/kitchen.yaml",
+        )
+    if schema is not None:
+        from xmodal.schema import write_schemas
+
+        for path in write_schemas(schema):
+            print(path)
+    if file is not None:
+        from xmodal.runfile import check_file
+
+        print(check_file(file))
+
+
+def verify(run: Annotated[Path, typer.Argument(help="RUN folder.")]) -> None:
+    """Re-check every hash of a run.
+
+    Examples:
+
+        xmodal verify RUN
+
+        xmodal verify runs/demo
+    """
+    from xmodal.errors import DataError
+    from xmodal.store import Run
+
+    problems = Run(run).verify()
+    if problems:
+        raise DataError(
+            str(run),
+            wanted="every file as its manifest says",
+            got="; ".join(problems),
+            fix="lift and train again with --overwrite, or restore the files",
+        )
+    print(f"{run}: {len(Run(run).manifest()['files'])} files, all as written")
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="RUN folder.")],
+    out: Annotated[Path, typer.Option(help="File to write: .ply.")],
+    source: Annotated[
+        Literal["lifted", "student"], typer.Option(help="Features whose colours are shown.")
+    ] = "lifted",
+) -> None:
+    """Write a run's cloud with its features as colours (three principal components).
+
+    Examples:
+
+        xmodal export RUN --out features.ply
+
+        xmodal export RUN --source student --out student.ply
+    """
+    from xmodal.export import export_ply
+
+    print(export_ply(run, out, source))

@@ -1,0 +1,48 @@
+"""`xmodal lift`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def lift(
+    scene: Annotated[
+        Path, typer.Argument(help="A folder of posed RGB-D frames, or a run file (.yaml).")
+    ],
+    out: Annotated[Path, typer.Option(help="RUN folder to make.")],
+    teacher: Annotated[
+        str, typer.Option(help="NAME[:MODEL[@CHECKPOINT]], for example openclip:ViT-B-16@FILE.")
+    ] = "embedded",
+    to: Annotated[str, typer.Option(help="Representation to lift to: points.")] = "points",
+    voxel_m: Annotated[float, typer.Option(help="Point spacing when fused from depth.")] = 0.02,
+    max_frames: Annotated[int | None, typer.Option(help="Use this many, evenly spaced.")] = None,
+    disk_budget: Annotated[str, typer.Option(help="Cap of the teacher cache.")] = "4GB",
+    cache: Annotated[Path | None, typer.Option(help="Folder of the teacher cache.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace another run in --out.")] = False,
+) -> None:
+    """Lift a teacher's 2D features into 3D, without training.
+
+    Examples:
+
+        xmodal lift SCENE --teacher embedded --to points --out RUN
+
+        xmodal lift SCENE --teacher dino --max-frames 4 --out RUN
+    """
+    from xmodal.cli.progress import progress
+    from xmodal.lifting_run import LiftRequest, lift_run
+
+    request = LiftRequest(
+        source=scene,
+        out=out,
+        teacher=teacher,
+        to=to,
+        voxel_m=voxel_m,
+        max_frames=max_frames,
+        disk_budget=disk_budget,
+        cache=cache,
+        overwrite=overwrite,
+    )
+    print(lift_run(request, progress).summary())

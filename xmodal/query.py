@@ -1,0 +1,204 @@
+"""Open-vocabulary queries: text, click or image in; relevancy per point and objects out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
+
+from xmodal.atomic import atomic_path, write_json
+from xmodal.errors import UsageError
+from xmodal.render import heat, point_spacing
+from xmodal.store import Features, load_array
+from xmodal.teachers import Teacher
+
+Scores = npt.NDArray[np.float32]
+
+MAX_TEXT_CHARS = 1000
+# Two points belong to one object when they are closer than this many typical spacings: a cloud
+# fused on a grid has neighbours at 1, 1.41 and 1.73 spacings.
+_LINK_SPACINGS = 2.5
+# Clusters below this size are single stray points rather than things.
+_MIN_OBJECT_POINTS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundObject:
+    """One connected cluster of relevant points.
+
+    Attributes:
+        score: Mean relevancy of the cluster's best tenth, in [0, 1].
+        centre_m: Centre of the bounding box, world frame.
+        size_m: Edge lengths of the axis-aligned bounding box.
+        num_points: Points in the cluster.
+        coverage: Mean number of views that saw its points.
+    """
+
+    score: float
+    centre_m: tuple[float, float, float]
+    size_m: tuple[float, float, float]
+    num_points: int
+    coverage: float
+
+
+def check_text(text: str) -> str:
+    """Return the text without surrounding space.
+
+    Raises:
+        UsageError: If it is empty, too long, or holds control characters.
+    """
+    cleaned = text.strip()
+    problem = None
+    if not cleaned:
+        problem = "an empty text"
+    elif len(cleaned) > MAX_TEXT_CHARS:
+        problem = f"{len(cleaned)} characters"
+    elif not cleaned.isprintable():
+        problem = "control characters"
+    if problem:
+        raise UsageError(
+            "query text",
+            wanted=f"a printable text of 1 to {MAX_TEXT_CHARS} characters",
+            got=problem,
+            fix='name a thing, for example: xmodal query RUN "coffee mug"',
+        )
+    return cleaned
+
+
+def text_relevancy(
+    features: Features, teacher: Teacher, texts: Sequence[str], negatives: Sequence[str] = ()
+) -> Scores:
+    """Relevancy `[N, T]` in [0, 1] of every stored row to every text, NaN where not observed."""
+    scores = np.full((len(features.rows), len(texts)), np.nan, dtype=np.float32)
+    asked, against = [check_text(t) for t in texts], [check_text(t) for t in negatives]
+    for part, rows in features.blocks():
+        seen = np.asarray(features.valid[part])
+        if seen.any():
+            found = teacher.relevancy(torch.from_numpy(rows[seen]), asked, against)
+            scores[part][seen] = found.cpu().numpy()
+    return scores
+
+
+def vector_relevancy(features: Features, vector: torch.Tensor) -> Scores:
+    """Cosine `[N]` of every stored row to one feature vector, clipped to [0, 1]; NaN if unseen."""
+    wanted = torch.nn.functional.normalize(vector.float(), dim=0).numpy()
+    scores = np.full(len(features.rows), np.nan, dtype=np.float32)
+    for part, rows in features.blocks():
+        norm = np.linalg.norm(rows, axis=1)
+        seen = np.asarray(features.valid[part]) & (norm > 0)
+        scores[part][seen] = np.clip(rows[seen] @ wanted / norm[seen], 0, 1)
+    return scores
+
+
+def ensemble(parts: Sequence[Scores]) -> Scores:
+    """Mean over the sources that have a value at a point; NaN where none has."""
+    stack = np.stack(parts)
+    known = np.isfinite(stack)
+    total = np.where(known, stack, 0).sum(0)
+    count = known.sum(0)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan).astype(np.float32)
+
+
+def find_objects(
+    xyz: npt.NDArray[np.float32],
+    scores: Scores,
+    num_views: npt.NDArray[np.int32],
+    *,
+    threshold: float,
+    top: int = 10,
+) -> list[FoundObject]:
+    """Connected clusters of points whose relevancy is at least `threshold` of the highest.
+
+    Args:
+        xyz: Points, metres.
+        scores: Relevancy per point, NaN where not observed.
+        num_views: Views that saw each point.
+        threshold: The run's one threshold, as a share of this query's highest relevancy.
+        top: Largest number of objects returned, best first.
+    """
+    if not np.isfinite(scores).any() or np.nanmax(scores) <= 0:
+        return []
+    chosen = np.flatnonzero(np.nan_to_num(scores, nan=-1.0) >= threshold * np.nanmax(scores))
+    tree = cKDTree(xyz[chosen])
+    pairs = tree.query_pairs(_LINK_SPACINGS * point_spacing(xyz), output_type="ndarray")
+    size = len(chosen)
+    graph = coo_matrix((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(size, size))
+    labels = connected_components(graph, directed=False)[1]
+    objects: list[FoundObject] = []
+    for label in np.flatnonzero(np.bincount(labels) >= min(_MIN_OBJECT_POINTS, size)):
+        members = chosen[labels == label]
+        best = np.sort(scores[members])[-max(1, len(members) // 10) :]
+        low, high = xyz[members].min(0), xyz[members].max(0)
+        objects.append(
+            FoundObject(
+                score=round(float(best.mean()), 6),
+                centre_m=_triple((low + high) / 2),
+                size_m=_triple(high - low),
+                num_points=len(members),
+                coverage=round(float(num_views[members].mean()), 3),
+            )
+        )
+    return sorted(objects, key=lambda found: -found.score)[:top]
+
+
+def write_scores(path: Path, scores: Scores) -> None:
+    """Write float32 `[N]` in the row order of `points.ply`, NaN where not observed."""
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.save(file, scores.astype(np.float32))
+
+
+def write_objects(path: Path, text: str, source: str, objects: Sequence[FoundObject]) -> None:
+    """Write the JSON answer of a query."""
+    answer: dict[str, Any] = {"text": text, "frame": "world", "source": source}
+    write_json(path, {**answer, "objects": [asdict(found) for found in objects]})
+
+
+def score_colours(scores: Scores) -> npt.NDArray[np.uint8]:
+    """Heat colours per point, grey where not observed."""
+    return heat(scores[None])[0]
+
+
+def describe(objects: Sequence[FoundObject], text: str, source: str) -> str:
+    """The answer as a few lines for the terminal."""
+    if not objects:
+        return f"{text!r}: nothing observed is relevant (source: {source})"
+    lines = [f"{text!r}: {len(objects)} place(s), source: {source}"]
+    for found in objects:
+        x, y, z = found.centre_m
+        a, b, c = (100 * edge for edge in found.size_m)
+        lines.append(
+            f"  {found.score:.3f}  at ({x:+.2f}, {y:+.2f}, {z:+.2f}) m, "
+            f"{a:.0f} x {b:.0f} x {c:.0f} cm, {found.num_points} points"
+        )
+    return "\n".join(lines)
+
+
+def read_scores(path: Path, num_points: int) -> Scores:
+    """Read another system's scores.
+
+    Raises:
+        UsageError: If the array does not fit the run's points.
+    """
+    array = load_array(path)
+    if array.shape[:1] != (num_points,):
+        raise UsageError(
+            str(path),
+            wanted=f"one row per point of points.ply ({num_points})",
+            got=f"shape {array.shape}",
+            fix="write the scores in the row order of points.ply",
+        )
+    return np.asarray(array)
+
+
+def _triple(values: npt.NDArray[np.float32]) -> tuple[float, float, float]:
+    x, y, z = (round(float(v), 4) for v in values)
+    return x, y, z
+
