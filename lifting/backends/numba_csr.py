@@ -1,0 +1,161 @@
+"""CSR product on a CPU: each output row is summed in place and written once."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lifting.backends.jit import even_bounds, jit, run_ranges
+
+
+@jit
+def gather_sum(
+    crow: NDArray[np.int64],
+    col: NDArray[np.int64],
+    weight: NDArray[np.floating],
+    features: NDArray[np.floating],
+    out: NDArray[np.floating],
+    begin: int,
+    end: int,
+) -> None:
+    """Rows `begin` to `end` of the product."""
+    channels = features.shape[1]
+    for i in range(begin, end):
+        for c in range(channels):
+            out[i, c] = 0
+        for p in range(crow[i], crow[i + 1]):
+            j, w = col[p], weight[p]
+            for c in range(channels):
+                out[i, c] += w * features[j, c]
+
+
+@jit
+def row_dots(
+    crow: NDArray[np.int64],
+    col: NDArray[np.int64],
+    a: NDArray[np.floating],
+    b: NDArray[np.floating],
+    dots: NDArray[np.floating],
+    begin: int,
+    end: int,
+) -> None:
+    """<a[row], b[col]> of the entries in rows `begin` to `end`."""
+    channels = a.shape[1]
+    for i in range(begin, end):
+        for p in range(crow[i], crow[i + 1]):
+            j = col[p]
+            total = a[i, 0] * b[j, 0]
+            for c in range(1, channels):
+                total += a[i, c] * b[j, c]
+            dots[p] = total
+
+
+@jit
+def counting_sort(
+    index: NDArray[np.int64], crow: NDArray[np.int64], order: NDArray[np.int64]
+) -> int:
+    """Stable order of `index`, and the pointers to its runs.
+
+    Args:
+        index: Keys from 0 to `len(crow) - 2`.
+        crow: Written: where the run of each key begins in `order`.
+        order: Written: positions sorted by key.
+
+    Returns:
+        Position of the first key out of range, or -1; nothing else is meaningful then.
+    """
+    num = len(crow) - 1
+    crow[:] = 0
+    for i in range(len(index)):
+        if index[i] < 0 or index[i] >= num:
+            return i
+        crow[index[i] + 1] += 1
+    for k in range(num):
+        crow[k + 1] += crow[k]
+    cursor = crow[:-1].copy()
+    for i in range(len(index)):
+        key = index[i]
+        order[cursor[key]] = i
+        cursor[key] += 1
+    return -1
+
+
+def csr_product(
+    crow: Int64[Tensor, " M1"],
+    col: Int64[Tensor, " nnz"],
+    weight: Float[Tensor, " nnz"],
+    features: Float[Tensor, "S C"],
+    *,
+    out: Float[Tensor, "M C"] | None = None,
+) -> Float[Tensor, "M C"]:
+    """Weighted sum of gathered rows, without gradients.
+
+    Args:
+        crow: Row pointers.
+        col: Source row of each entry.
+        weight: Weight of each entry, same dtype as the features.
+        features: Source rows, on the CPU.
+        out: Contiguous buffer that is overwritten, if given.
+    """
+    num_targets, channels = crow.numel() - 1, features.shape[1]
+    result = features.new_empty(num_targets, channels) if out is None else out
+    arrays = [_array(x) for x in (crow, col, weight, features)]
+    into = result.numpy()
+    run_ranges(
+        lambda begin, end: gather_sum(*arrays, into, begin, end),
+        even_bounds(num_targets, (col.numel() + num_targets) * channels),
+    )
+    return result
+
+
+def entry_dots(
+    crow: Int64[Tensor, " M1"],
+    col: Int64[Tensor, " nnz"],
+    a: Float[Tensor, "M C"],
+    b: Float[Tensor, "S C"],
+) -> Float[Tensor, " nnz"]:
+    """<a[row], b[col]> for each entry: the gradient of a product in its weights.
+
+    Args:
+        crow: Row pointers.
+        col: Source row of each entry.
+        a: One row per target.
+        b: One row per source.
+    """
+    if not a.shape[1]:
+        return a.new_zeros(col.numel())
+    dots = a.new_empty(col.numel())
+    arrays = [_array(x) for x in (crow, col, a, b)]
+    into = dots.numpy()
+    run_ranges(
+        lambda begin, end: row_dots(*arrays, into, begin, end),
+        even_bounds(crow.numel() - 1, col.numel() * a.shape[1]),
+    )
+    return dots
+
+
+def sort_index(
+    index: Int64[Tensor, " N"], num: int
+) -> tuple[Int64[Tensor, " M1"], Int64[Tensor, " N"]]:
+    """CSR pattern of the segments that `index` names: pointers, and rows sorted by segment.
+
+    Args:
+        index: Segment of each row.
+        num: Number of segments.
+
+    Raises:
+        ValueError: If an index lies outside [0, num).
+    """
+    crow, order = torch.empty(num + 1, dtype=torch.int64), torch.empty_like(index)
+    wrong = counting_sort(_array(index), crow.numpy(), order.numpy())
+    if wrong >= 0:
+        raise ValueError(f"segment index {int(index[wrong])} lies outside [0, {num})")
+    return crow, order
+
+
+def _array(x: Tensor) -> NDArray[np.generic]:
+    """The tensor's memory, in rows: a strided tensor is copied first."""
+    return x.detach().contiguous().numpy()
