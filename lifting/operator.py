@@ -10,20 +10,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from lifting.backends import csr_apply
+from lifting.backends import csr_apply, entry_rows, transpose_pattern
 from lifting.moments import Lifted, Moments
 
 __all__ = ["LiftOperator", "Lifted", "Moments"]
-
-# Gathered pairs are multiplied in pieces of this many numbers (16 MB of float32), so that the
-# gradient of the weights never needs a second copy of nnz x C.
-_PIECE = 1 << 22
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -143,14 +138,12 @@ class LiftOperator:
     @cached_property
     def row(self) -> Int64[Tensor, " nnz"]:
         """Target of each entry."""
-        index = torch.arange(self.num_targets, device=self.crow.device)
-        return torch.repeat_interleave(index, self.crow.diff(), output_size=self.nnz)
+        return entry_rows(self.crow, self.nnz)
 
     @cached_property
     def _transposed(self) -> tuple[Tensor, Tensor, Tensor]:
         """Pointers and columns of the transpose, and the order that its weights take."""
-        order = torch.argsort(self.col, stable=True)
-        return _pointers(self.col, self.num_sources), self.row[order], order
+        return transpose_pattern(self.crow, self.col, self.num_sources)
 
     # ---- application ----------------------------------------------------------------------
 
@@ -172,8 +165,13 @@ class LiftOperator:
                 f"[{self.num_sources}, C], got {list(features.shape)}"
             )
         dtype = torch.promote_types(features.dtype, torch.float32)
-        return _CsrProduct.apply(  # pyright: ignore[reportReturnType]  # untyped in torch
-            self.weight.to(dtype), features.to(dtype), self, backend
+        return csr_apply(
+            self.crow,
+            self.col,
+            self.weight,
+            features.to(dtype),
+            backend,
+            transpose=lambda: self._transposed,
         )
 
     def adjoint(self, x: Float[Tensor, "M C"], *, backend: str = "auto") -> Float[Tensor, "S C"]:
@@ -313,45 +311,6 @@ class LiftOperator:
                 "an average needs weights of zero or more, got a negative weight; "
                 "use apply() for signed weights"
             )
-
-
-class _CsrProduct(torch.autograd.Function):
-    """W f with W in CSR form, and its gradients in weight and features."""
-
-    @staticmethod
-    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]  # torch types it as *args
-        ctx: Any, weight: Tensor, features: Tensor, operator: LiftOperator, backend: str
-    ) -> Tensor:
-        ctx.save_for_backward(weight, features)
-        ctx.operator, ctx.backend = operator, backend
-        return csr_apply(operator.crow, operator.col, weight, features, backend)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  # torch types it as *args
-        ctx: Any, grad: Tensor
-    ) -> tuple[Tensor | None, Tensor | None, None, None]:
-        weight, features = ctx.saved_tensors
-        operator: LiftOperator = ctx.operator
-        grad = grad.contiguous()
-        grad_weight = grad_features = None
-        if ctx.needs_input_grad[0]:
-            grad_weight = _entry_dots(grad, operator.row, features, operator.col)
-        if ctx.needs_input_grad[1]:
-            # Private by name only: the class and this function are one unit.
-            crow, col, order = operator._transposed  # pyright: ignore[reportPrivateUsage]
-            grad_features = csr_apply(crow, col, weight[order], grad, ctx.backend)
-        return grad_weight, grad_features, None, None
-
-
-def _entry_dots(a: Tensor, row: Tensor, b: Tensor, col: Tensor) -> Tensor:
-    """<a[row[k]], b[col[k]]> for each entry k, in pieces of bounded memory."""
-    step = max(1, _PIECE // max(1, a.shape[1]))
-    dots = torch.empty(row.numel(), dtype=a.dtype, device=a.device)
-    for start in range(0, row.numel(), step):
-        piece = slice(start, start + step)
-        torch.sum(a[row[piece]] * b[col[piece]], dim=1, out=dots[piece])
-    return dots
 
 
 def _pointers(row: Tensor, num_rows: int) -> Tensor:
