@@ -88,3 +88,133 @@ class Points:
     weight: Float[Tensor, " M"] | None = None
     num_views: Int[Tensor, " M"] | None = None
     disagreement: Float[Tensor, " M"] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Voxels:
+    """Occupied cells of a regular grid in the world frame.
+
+    Cell `c` covers `[c, c + 1) * voxel_m` along each axis, so its centre is `(c + 0.5) * voxel_m`.
+    """
+
+    coords: Int[Tensor, "M 3"]
+    voxel_m: float
+    offsets: Int[Tensor, " B1"]
+    rows: Float[Tensor, "M C"] | None = None
+    valid: Bool[Tensor, " M"] | None = None
+    weight: Float[Tensor, " M"] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Bev:
+    """A square bird's-eye grid around the ego vehicle, x forward and y left, metres.
+
+    It covers [-range_m, range_m) on both axes in cells of `cell_m`. Rows are all cells of all
+    samples, x-major (`row = x * Y + y` within a sample); a cell that nothing reached is not valid.
+    """
+
+    range_m: float
+    cell_m: float
+    offsets: Int[Tensor, " B1"]
+    rows: Float[Tensor, "M C"]
+    valid: Bool[Tensor, " M"]
+    weight: Float[Tensor, " M"]
+    T_world_ego: Float[Tensor, "B 4 4"] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Gaussians:
+    """A splat scene in the world frame, in gsplat's words.
+
+    Attributes:
+        means: Centres, metres.
+        quats: Unit quaternions, w x y z.
+        scales: Standard deviations along the axes, metres (not their logarithm).
+        opacities: In [0, 1] (not logits).
+        offsets: Where each scene starts.
+        rgb: Base colour in [0, 1].
+        rows: Features, one row per splat.
+    """
+
+    means: Float[Tensor, "M 3"]
+    quats: Float[Tensor, "M 4"]
+    scales: Float[Tensor, "M 3"]
+    opacities: Float[Tensor, " M"]
+    offsets: Int[Tensor, " B1"]
+    rgb: Float[Tensor, "M 3"] | None = None
+    rows: Float[Tensor, "M C"] | None = None
+    valid: Bool[Tensor, " M"] | None = None
+    weight: Float[Tensor, " M"] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Audio:
+    """Recorded sound: amplitudes in [-1, 1], samples of all recordings concatenated in time.
+
+    `start_s` is the time of the first sample of each recording, seconds on the scene's clock.
+    """
+
+    amplitudes: Float[Tensor, "mics N"]
+    rate_hz: float
+    offsets: Int[Tensor, " B1"]
+    start_s: Float[Tensor, " B"] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Imu:
+    """Inertial readings in the `imu` frame; `accel_mps2` includes gravity."""
+
+    accel_mps2: Float[Tensor, "N 3"]
+    gyro_radps: Float[Tensor, "N 3"]
+    time_s: Float[Tensor, " N"]
+    offsets: Int[Tensor, " B1"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Embedding:
+    """One feature row for each sample, or for each window `time_s` (start, end; seconds)."""
+
+    rows: Float[Tensor, "M C"]
+    valid: Bool[Tensor, " M"]
+    weight: Float[Tensor, " M"]
+    offsets: Int[Tensor, " B1"]
+    time_s: Float[Tensor, "M 2"] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Boxes:
+    """Oriented boxes: `T_world_box` puts the centre at the origin of the box, axes along its sides.
+
+    `label` indexes `names`; `size_m` is the full extent along the axes of the box.
+    """
+
+    T_world_box: Float[Tensor, "M 4 4"]
+    size_m: Float[Tensor, "M 3"]
+    label: Int[Tensor, " M"]
+    names: tuple[str, ...]
+    offsets: Int[Tensor, " B1"]
+    score: Float[Tensor, " M"] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Text:
+    """Captions or queries, one for each sample."""
+
+    texts: tuple[str, ...]
+
+
+Value = (
+    Image
+    | Depth
+    | FeatureMap
+    | Masks
+    | Points
+    | Voxels
+    | Bev
+    | Gaussians
+    | Audio
+    | Imu
+    | Embedding
+    | Boxes
+    | Text
+)
