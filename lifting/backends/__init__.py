@@ -21,6 +21,7 @@ __all__ = [
     "BackendName",
     "BackendUnavailableError",
     "Operation",
+    "available_backends",
     "backend_problem",
     "csr_apply",
     "resolve_backend",
@@ -75,6 +76,20 @@ def backend_problem(name: BackendName) -> str | None:
     return None
 
 
+def available_backends() -> dict[BackendName, str | None]:
+    """Every backend with the reason why it cannot be used here, or None when it can."""
+    names: tuple[BackendName, ...] = get_args(BackendName)
+    reasons: dict[BackendName, str | None] = {}
+    for name in names:
+        problem = backend_problem(name)
+        if problem is not None:
+            reasons[name] = f"{problem}; install it with: {_INSTALL[name]}"
+        else:
+            no_device = name == "triton" and not torch.cuda.is_available()
+            reasons[name] = "no CUDA device" if no_device else None
+    return reasons
+
+
 def resolve_backend(
     name: str, device: torch.device | str, op: Operation = "csr_apply"
 ) -> BackendName:
@@ -100,23 +115,24 @@ def resolve_backend(
         chosen = next(choice for choice in usable if backend_problem(choice) is None)
         _log_choice(op, kind, chosen)
         return chosen
-    known = {choice for per_device in choices.values() for choice in per_device}
-    for choice in get_args(BackendName):
-        if choice != name or choice not in known:
-            continue
-        if choice not in usable:
-            raise BackendUnavailableError(
-                f"{op}: backend {name!r} does not run on device {kind!r}; "
-                f"choose one of {', '.join(('auto', *usable))}"
-            )
-        problem = backend_problem(choice)
-        if problem is not None:
-            raise BackendUnavailableError(
-                f"{op}: backend {name!r} is not usable here ({problem}); "
-                f"install it with: {_INSTALL[choice]}"
-            )
-        return choice
-    raise ValueError(f"{op} has the backends {', '.join(['auto', *sorted(known)])}, got {name!r}")
+    known: list[BackendName] = sorted(
+        {choice for per_device in choices.values() for choice in per_device}
+    )
+    asked = next((choice for choice in known if choice == name), None)
+    if asked is None:
+        raise ValueError(f"{op} has the backends {', '.join(['auto', *known])}, got {name!r}")
+    if asked not in usable:
+        raise BackendUnavailableError(
+            f"{op}: backend {name!r} does not run on device {kind!r}; "
+            f"choose one of {', '.join(('auto', *usable))}"
+        )
+    problem = backend_problem(asked)
+    if problem is not None:
+        raise BackendUnavailableError(
+            f"{op}: backend {name!r} is not usable here ({problem}); "
+            f"install it with: {_INSTALL[asked]}"
+        )
+    return asked
 
 
 @cache  # once per operation, device and choice: the log says it, and does not repeat it

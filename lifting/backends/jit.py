@@ -38,22 +38,24 @@ def jit(function: _F) -> _F:
     return cast(_F, compiled)
 
 
-def run_ranges(run: Callable[[int, int], Any], bounds: list[int]) -> None:
-    """Call `run(begin, end)` for consecutive bounds, on as many threads as torch uses.
+def run_ranges(kernel: Callable[..., Any], bounds: list[int], *arguments: Any) -> None:
+    """Call `kernel(*arguments, begin, end)` between consecutive bounds, on torch's thread count.
 
     Args:
-        run: Work on a half-open range; must release the GIL to gain from threads.
+        kernel: Work on a half-open range; must release the GIL to gain from threads.
         bounds: Rising range borders; n + 1 borders make n calls.
+        *arguments: What every call gets first.
     """
     ranges = list(pairwise(bounds))
     threads = min(torch.get_num_threads(), len(ranges))
     if threads <= 1:
         for begin, end in ranges:
-            run(begin, end)
+            kernel(*arguments, begin, end)
         return
     with ThreadPoolExecutor(threads) as pool:
-        # list() so that an exception in a thread is raised here.
-        list(pool.map(lambda pair: run(*pair), ranges))
+        running = [pool.submit(kernel, *arguments, begin, end) for begin, end in ranges]
+    for future in running:
+        future.result()  # raises here what was raised in the thread
 
 
 def even_bounds(total: int, work: int) -> list[int]:

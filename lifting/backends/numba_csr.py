@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
@@ -15,9 +17,9 @@ from lifting.backends.jit import even_bounds, jit, run_ranges
 def gather_sum(
     crow: NDArray[np.int64],
     col: NDArray[np.int64],
-    weight: NDArray[np.floating],
-    features: NDArray[np.floating],
-    out: NDArray[np.floating],
+    weight: NDArray[Any],
+    features: NDArray[Any],
+    out: NDArray[Any],
     begin: int,
     end: int,
 ) -> None:
@@ -36,9 +38,9 @@ def gather_sum(
 def row_dots(
     crow: NDArray[np.int64],
     col: NDArray[np.int64],
-    a: NDArray[np.floating],
-    b: NDArray[np.floating],
-    dots: NDArray[np.floating],
+    a: NDArray[Any],
+    b: NDArray[Any],
+    dots: NDArray[Any],
     begin: int,
     end: int,
 ) -> None:
@@ -104,10 +106,8 @@ def csr_product(
     result = features.new_empty(num_targets, channels) if out is None else out
     arrays = [_array(x) for x in (crow, col, weight, features)]
     into = result.numpy()
-    run_ranges(
-        lambda begin, end: gather_sum(*arrays, into, begin, end),
-        even_bounds(num_targets, (col.numel() + num_targets) * channels),
-    )
+    bounds = even_bounds(num_targets, (col.numel() + num_targets) * channels)
+    run_ranges(gather_sum, bounds, *arrays, into)
     return result
 
 
@@ -130,10 +130,8 @@ def entry_dots(
     dots = a.new_empty(col.numel())
     arrays = [_array(x) for x in (crow, col, a, b)]
     into = dots.numpy()
-    run_ranges(
-        lambda begin, end: row_dots(*arrays, into, begin, end),
-        even_bounds(crow.numel() - 1, col.numel() * a.shape[1]),
-    )
+    bounds = even_bounds(crow.numel() - 1, col.numel() * a.shape[1])
+    run_ranges(row_dots, bounds, *arrays, into)
     return dots
 
 
@@ -156,6 +154,6 @@ def sort_index(
     return crow, order
 
 
-def _array(x: Tensor) -> NDArray[np.generic]:
+def _array(x: Tensor) -> NDArray[Any]:
     """The tensor's memory, in rows: a strided tensor is copied first."""
     return x.detach().contiguous().numpy()

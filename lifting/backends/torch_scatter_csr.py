@@ -1,9 +1,13 @@
 """CSR product by the optional torch-scatter package."""
 
+# The package is optional and has no types.
+# pyright: reportMissingImports=false
+
 from __future__ import annotations
 
 from jaxtyping import Float, Int64
 from torch import Tensor
+from torch_scatter import segment_csr
 
 from lifting.backends.torch_csr import entry_dots
 
@@ -27,8 +31,6 @@ def csr_product(
         features: Source rows.
         out: Where the result is copied to, if given.
     """
-    from torch_scatter import segment_csr
-
     gathered = features[col] * weight[:, None]
     result = segment_csr(gathered, crow, reduce="sum")
     return result if out is None else out.copy_(result)
