@@ -88,25 +88,56 @@ class Camera:
 
     @cached_property
     def parameters(self) -> npt.NDArray[np.float64]:
-        """Everything as one array of 30 numbers, for compiled kernels.
+        """Everything as one array of 40 numbers, for compiled kernels.
 
         Layout: R_cam_world (9, row-major), centre (3), fx fy cx cy, width height, lens (0 ideal,
-        1 pinhole, 2 fisheye), squared valid radius, coefficients (8), scratch (2, zero).
+        1 pinhole, 2 fisheye), squared valid radius, coefficients (8), and the four inward normals
+        (12) of planes through the centre that enclose the view.
         """
-        numbers = np.zeros(30)
+        numbers = np.zeros(40)
         T = self.T_world_cam.detach().cpu().double().numpy()
         numbers[:9] = np.linalg.inv(T[:3, :3]).reshape(-1)
         numbers[9:12] = T[:3, 3]
         K = self.K.detach().cpu().double().numpy()
         numbers[12:16] = K[0, 0], K[1, 1], K[0, 2], K[1, 2]
         numbers[16:18] = self.hw[1], self.hw[0]
-        if self.coefficients is None:
-            numbers[19] = math.inf
-            return numbers
-        numbers[18] = 2 if self.model == "fisheye" else 1
         numbers[19] = self.valid_radius**2
-        numbers[20:28] = pad_coefficients(self.coefficients)
+        if self.coefficients is not None:
+            numbers[18] = 2 if self.model == "fisheye" else 1
+            numbers[20:28] = pad_coefficients(self.coefficients)
+        right, down, forward = numbers[:9].reshape(3, 3)
+        x_min, y_min, x_max, y_max = self._extent()
+        numbers[28:40] = np.concatenate(
+            (
+                right - x_min * forward,
+                x_max * forward - right,
+                down - y_min * forward,
+                y_max * forward - down,
+            )
+        )
         return numbers
+
+    def _extent(self) -> tuple[float, float, float, float]:
+        """A box in ideal coordinates around all that the image can show: x, y least and most."""
+        height, width = self.hw
+        steps = torch.linspace(0, 1, 33, dtype=torch.float64)
+        size = torch.tensor((width, height), dtype=torch.float64)
+        across = torch.stack((steps, torch.zeros_like(steps)), -1)
+        border = torch.cat((across, across.flip(-1), across + across.new_tensor((0, 1))))
+        border = torch.cat((border, across.flip(-1) + across.new_tensor((1, 0)))) * size
+        K = self.K.detach().cpu().double()
+        xy = (border - K[:2, 2]) / K.diagonal()[:2]
+        if self.coefficients is not None:
+            xy, converged = undistort(xy, self.model, self.coefficients)
+            if not bool(converged.all()):
+                r = self.valid_radius
+                return -r, -r, r, r
+        low, high = xy.amin(0), xy.amax(0)
+        # Slack for what lies between the samples of a curved border; the exact test comes later.
+        slack = 0.02 * (high - low)
+        x_min, y_min = (low - slack).tolist()
+        x_max, y_max = (high + slack).tolist()
+        return x_min, y_min, x_max, y_max
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
