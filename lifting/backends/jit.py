@@ -28,13 +28,26 @@ def jit(function: _F) -> _F:
     Args:
         function: The kernel, in the subset of Python that numba knows. Stays at `.py_func`.
     """
+    return _compile(function, fastmath=_FASTMATH)
+
+
+def jit_exact(function: _F) -> _F:
+    """Like `jit`, but in the order of operations as written; division by zero gives infinity.
+
+    Args:
+        function: The kernel, in the subset of Python that numba knows. Stays at `.py_func`.
+    """
+    return _compile(function, error_model="numpy")
+
+
+def _compile(function: _F, **options: Any) -> _F:
     # A runtime type checker may have wrapped the function; numba needs the bare one.
     kernel = inspect.unwrap(function)
     try:
-        compiled = numba.njit(cache=True, nogil=True, fastmath=_FASTMATH)(kernel)
+        compiled = numba.njit(cache=True, nogil=True, **options)(kernel)
     except RuntimeError:
         # Neither the package's folder nor the user's cache can be written: compile every time.
-        compiled = numba.njit(cache=False, nogil=True, fastmath=_FASTMATH)(kernel)
+        compiled = numba.njit(cache=False, nogil=True, **options)(kernel)
     return cast(_F, compiled)
 
 

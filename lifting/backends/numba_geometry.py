@@ -11,29 +11,18 @@ A camera comes as `Camera.parameters`.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
-import numba
 import numpy as np
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    F = TypeVar("F", bound=Callable[..., Any])
-
-    def _compiled(function: F) -> F: ...
-
-else:
-    # The cache keeps the first call of a process from compiling again; without the lock, callers
-    # may run several blocks in threads.
-    _compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
+from lifting.backends.jit import jit_exact
 
 _NEAR_M = 1e-6
 # Points culled at a time: the scratch stays in the first-level cache.
 _CHUNK = 1024
 
 
-@_compiled
+@jit_exact
 def _camera_point(  # pragma: no cover  # compiled; compared with torch in tests
     px: float, py: float, pz: float, camera: Any
 ) -> tuple[float, float, float]:
@@ -47,7 +36,7 @@ def _camera_point(  # pragma: no cover  # compiled; compared with torch in tests
     return x, y, z
 
 
-@_compiled
+@jit_exact
 def _pixel(  # pragma: no cover  # compiled; compared with torch in tests
     x: float, y: float, z: float, camera: Any
 ) -> tuple[float, float]:
@@ -81,7 +70,7 @@ def _pixel(  # pragma: no cover  # compiled; compared with torch in tests
     return camera[12] * x + camera[14], camera[13] * y + camera[15]
 
 
-@_compiled
+@jit_exact
 def _slope(  # pragma: no cover  # compiled; compared with torch in tests
     here: float, before: float, after: float
 ) -> float:
@@ -94,7 +83,7 @@ def _slope(  # pragma: no cover  # compiled; compared with torch in tests
     return 0.0 if slope == math.inf else slope
 
 
-@_compiled
+@jit_exact
 def _agrees(  # pragma: no cover  # compiled; compared with torch in tests
     z: float, depth: Any, u: float, v: float, focal: float, noise: Any
 ) -> bool:
@@ -123,7 +112,7 @@ def _agrees(  # pragma: no cover  # compiled; compared with torch in tests
     return difference <= tolerance + noise[5] * (across + down)
 
 
-@_compiled
+@jit_exact
 def _cull(  # pragma: no cover  # compiled; compared with torch in tests
     xyz: Any, camera: Any, inside: Any
 ) -> None:
@@ -141,7 +130,7 @@ def _cull(  # pragma: no cover  # compiled; compared with torch in tests
         inside[i] = min(sides, min(ex * x + ey * y + ez * z, fx * x + fy * y + fz * z))
 
 
-@_compiled
+@jit_exact
 def visible_points(  # pragma: no cover  # compiled; compared with torch in tests
     xyz: Any, camera: Any, depth: Any, depth_camera: Any, noise: Any, index: Any, uvz: Any
 ) -> int:
@@ -188,7 +177,7 @@ def visible_points(  # pragma: no cover  # compiled; compared with torch in test
     return count
 
 
-@_compiled
+@jit_exact
 def splat(  # pragma: no cover  # compiled; compared with torch in tests
     xyz: Any, camera: Any, radius_m: float, max_radius_px: float, depth: Any
 ) -> None:
@@ -213,7 +202,7 @@ def splat(  # pragma: no cover  # compiled; compared with torch in tests
                     depth[row, column] = min(depth[row, column], z)
 
 
-@_compiled
+@jit_exact
 def bilinear_taps(  # pragma: no cover  # compiled; compared with torch in tests
     uv: Any, image_hw: tuple[int, int], grid_hw: tuple[int, int], col: Any, weight: Any
 ) -> None:
@@ -234,7 +223,7 @@ def bilinear_taps(  # pragma: no cover  # compiled; compared with torch in tests
         col[i, 3], weight[i, 3] = bottom * columns + right, present * fx * fy
 
 
-@_compiled
+@jit_exact
 def view_quality(  # pragma: no cover  # compiled; compared with torch in tests
     xyz: Any, normals: Any, camera: Any, uv: Any, depth_m: Any, options: Any, weight: Any
 ) -> None:
