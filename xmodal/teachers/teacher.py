@@ -1,0 +1,123 @@
+"""What a teacher is, and the scoring functions that teachers share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from xmodal.errors import UsageError
+from xmodal.values import FeatureMap, Image, Masks
+
+Space = Literal["unit", "simplex", "raw"]
+
+
+@runtime_checkable
+class Teacher(Protocol):
+    """A frozen 2D network, in eval mode, without gradients, outside every checkpoint.
+
+    Attributes:
+        name: Short name for messages, manifests and figures.
+        channels: Width of a row.
+        space: `unit` rows have length 1, `simplex` rows are probabilities, `raw` rows are neither.
+        fingerprint: SHA-256 over the weights and every setting that changes the output.
+        licence: Licence of the weights, or a statement that it is not known.
+    """
+
+    name: str
+    channels: int
+    space: Space
+    fingerprint: str
+    licence: str
+
+    def encode(self, image: Image) -> FeatureMap | Masks:
+        """Features of one view, by patch or by mask; never painted dense."""
+        ...
+
+    def encode_text(self, text: list[str]) -> Float[Tensor, "T C"]:
+        """One row per text; a text may join synonyms with `|`.
+
+        Raises:
+            UsageError: If the teacher has no text side, or a text is empty.
+        """
+        ...
+
+    def encode_image(self, image: Image) -> Float[Tensor, " C"]:
+        """One row for a whole image or crop.
+
+        Raises:
+            UsageError: If the teacher cannot describe a whole image.
+        """
+        ...
+
+    def relevancy(
+        self,
+        rows: Float[Tensor, "N C"],
+        text: list[str],
+        negatives: list[str],
+    ) -> Float[Tensor, "N T"]:
+        """Score rows against texts, in [0, 1]; the one function that query and eval use."""
+        ...
+
+
+def prompts_of(text: str) -> list[str]:
+    """The synonyms of one query: `"mug | coffee cup"` gives two.
+
+    Raises:
+        UsageError: If there is nothing to ask.
+    """
+    # Control characters would end up as unknown tokens or break a terminal; they carry no meaning.
+    printable = "".join(c if c.isprintable() else " " for c in text)
+    prompts = [" ".join(part.split()) for part in printable.split("|")]
+    prompts = [prompt for prompt in prompts if prompt]
+    if not prompts:
+        raise UsageError(
+            "query text",
+            wanted="words to look for, for example 'coffee mug', synonyms separated by '|'",
+            got=repr(text[:40]),
+            fix="write what you are looking for",
+        )
+    return prompts
+
+
+def check_texts(text: Sequence[str]) -> list[list[str]]:
+    """The prompts of each text.
+
+    Raises:
+        UsageError: If there is no text, or one of them is empty.
+    """
+    if isinstance(text, str):
+        raise TypeError("text must be a list of strings, got one string")
+    return [prompts_of(one) for one in text]
+
+
+def pairwise_softmax(
+    positive: Float[Tensor, "N T"], negative: Float[Tensor, "N K"], scale: float
+) -> Float[Tensor, "N T"]:
+    """Probability that a row is the text rather than the most similar negative.
+
+    Args:
+        positive: Cosine similarity of rows with texts.
+        negative: Cosine similarity of rows with at least one negative.
+        scale: The model's logit scale (inverse temperature).
+
+    Source:
+        Kerr et al., LERF: Language Embedded Radiance Fields, ICCV 2023, section 3.4.
+    """
+    if negative.shape[1] == 0:
+        raise ValueError("a pairwise soft-max needs at least one negative")
+    strongest = negative.amax(dim=1, keepdim=True)
+    return torch.sigmoid(scale * (positive - strongest))
+
+
+def no_text(name: str) -> UsageError:
+    """The error of a teacher without a text side."""
+    return UsageError(
+        f"teacher {name}",
+        wanted="a teacher that understands text",
+        got=f"{name} has image features only",
+        fix="query it with --click FRAME,U,V or --image F, or use the teacher embedded or openclip",
+    )
