@@ -154,6 +154,10 @@ def _syntax_problem(error: yaml.YAMLError, text: str) -> Problem:
     )
 
 
+def _line(event: yaml.Event) -> int:
+    return 1 if event.start_mark is None else event.start_mark.line + 1
+
+
 class _Builder:
     """Builds plain data from YAML events, noting lines and refusing what a config never needs."""
 
@@ -182,7 +186,7 @@ class _Builder:
             self._note(event, (), "no directives", "a %TAG line", "remove it")
 
     def _note(self, event: yaml.Event, loc: Loc, wanted: str, got: str, fix: str) -> None:
-        line = event.start_mark.line + 1
+        line = _line(event)
         self.problems.append(Problem(loc=loc, line=line, wanted=wanted, got=got, fix=fix))
 
     def _refuse(self, event: yaml.Event, loc: Loc, wanted: str, got: str, fix: str) -> None:
@@ -197,7 +201,7 @@ class _Builder:
         if len(loc) > MAX_DEPTH:
             wanted = f"at most {MAX_DEPTH} levels"
             self._refuse(event, loc[:1], wanted, "deeper nesting", "flatten it, or close a bracket")
-        self.lines.setdefault(loc, event.start_mark.line + 1)
+        self.lines.setdefault(loc, _line(event))
         if isinstance(event, yaml.AliasEvent):
             self._note(event, loc, "a value", f"the alias *{event.anchor}", "write the value out")
             return None
@@ -231,7 +235,7 @@ class _Builder:
                 break
             key = self._key(event, events, loc)
             place = (*loc, key)
-            line = event.start_mark.line + 1
+            line = _line(event)
             if key in items:
                 got = f"the key again; it was set on line {self.lines[place]}"
                 fix = "keep one of the two; the later one would silently win elsewhere"
@@ -248,7 +252,7 @@ class _Builder:
             self._node(event, events, (*loc, "?"))
             return "?"
         self._refuse_tag_and_anchor(event, loc)
-        key = cast("str", event.value)
+        key = event.value
         if key == "<<" and event.implicit[0]:
             fix = "write the keys out; merging is not part of a config"
             self._note(event, (*loc, key), "a name as key", "the merge key <<", fix)
@@ -258,7 +262,7 @@ class _Builder:
         return key
 
     def _scalar(self, event: yaml.ScalarEvent, loc: Loc) -> Any:
-        text = cast("str", event.value)
+        text = event.value
         if _EXPANSION.search(text):
             fix = "write the value itself; variables of the environment are never expanded"
             self._note(event, loc, "a plain value", show(text), fix)

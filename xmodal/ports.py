@@ -79,12 +79,14 @@ class Port:
         kinds: Kinds of node it takes.
         optional: Whether it may stay empty.
         many: Whether it takes every source that is left.
+        default: What the op gets when an optional port stays empty.
     """
 
     name: str
     kinds: tuple[Kind, ...]
     optional: bool = False
     many: bool = False
+    default: object = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,8 +124,16 @@ def ports_of(op: type[Op]) -> Ports:
                 fix="correct the hint, or uninstall the package that has this op",
             )
         many = parameter.kind == parameter.VAR_POSITIONAL
-        optional = optional or parameter.default is not parameter.empty
-        inputs.append(Port(name=parameter.name, kinds=kinds, optional=optional, many=many))
+        default = None if parameter.default is parameter.empty else parameter.default
+        inputs.append(
+            Port(
+                name=parameter.name,
+                kinds=kinds,
+                optional=optional or parameter.default is not parameter.empty,
+                many=many,
+                default=default,
+            )
+        )
     gives, _ = _kinds(signature.return_annotation)
     return Ports(inputs=tuple(inputs), gives=gives, first=first)
 
@@ -141,7 +151,7 @@ def _kinds(hint: object) -> tuple[tuple[Kind, ...], bool]:
         for node in ast.walk(ast.parse(text, mode="eval"))
         if isinstance(node, (ast.Name, ast.Attribute))
     ]
-    kinds = tuple(dict.fromkeys(_CLASSES[name] for name in names if name in _CLASSES))
+    kinds: tuple[Kind, ...] = tuple(dict.fromkeys(_CLASSES[name] for name in names if name in _CLASSES))
     optional = "Optional" in names or "None" in text
     return kinds, optional
 

@@ -1,0 +1,147 @@
+"""What makes a distillation wrong: teacher and student that do not meet row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from xmodal.edges import op_class, op_names
+from xmodal.graph_parts import Cells, Grid, has_weights, projects
+from xmodal.graph_plan import Draft, Plan, Support, spaces, support
+from xmodal.ports import SENSORS, Kind, Misfit, assign, ports_of
+
+
+def check_distill(plan: Plan) -> None:
+    """Note distill edges whose ends differ in kind, support, width or space."""
+    for draft in plan.drafts:
+        if draft.verb != "distill":
+            continue
+        if draft.target in draft.sources:
+            fix = "name the lifted teacher as the source"
+            plan.note_edge(draft, "a teacher and a student", "a node that teaches itself", fix)
+            continue
+        for source in draft.sources:
+            if plan.nodes.get(source) is not None and plan.nodes.get(draft.target) is not None:
+                _check_pair(plan, draft, source)
+
+
+def _check_pair(plan: Plan, draft: Draft, source: str) -> None:
+    teacher_kind, student_kind = plan.kind(source), plan.kind(draft.target)
+    here, there = support(plan, source), support(plan, draft.target)
+    if teacher_kind != student_kind:
+        got = f"`{source}` is {teacher_kind}, `{draft.target}` is {student_kind}"
+        plan.note_edge(draft, "equal kinds", got, _lift_to_insert(plan, source, draft.target))
+        return
+    if here is not None and there is not None and here != there:
+        got = f"`{source}` on {_named(here)}, `{draft.target}` on {_named(there)}"
+        fix = _lift_to_insert(plan, source, draft.target)
+        plan.note_edge(draft, "equal supports, row by row", got, fix)
+        return
+    width, own = plan.channels(source), plan.channels(draft.target)
+    if width is None and plan.producer(source) is None:
+        fix = "distill from a node that a teacher or a lift makes"
+        plan.note_edge(draft, "a teacher with features", f"`{source}`, a sensor", fix)
+    elif width is not None and own is not None and width != own and not projects(draft.op):
+        plan.note_edge(
+            draft,
+            "equal channels, or a projection between them",
+            f"`{source}` has {width}, `{draft.target}` has {own}",
+            f"write channels: {width} at `{draft.target}`, or add `project: linear` to this edge",
+        )
+    _check_space(plan, draft, source)
+
+
+def _check_space(plan: Plan, draft: Draft, source: str) -> None:
+    takes: tuple[str, ...] | None = getattr(draft.op, "teacher_spaces", None)
+    if draft.op is None or takes is None:
+        return
+    for teacher, space in spaces(plan, source):
+        if space in takes:
+            continue
+        name = getattr(teacher.op, "op", "")
+        fits = [
+            other
+            for other in op_names("distill")
+            if space in (getattr(op_class("distill", other), "teacher_spaces", None) or ())
+        ]
+        fix = f"use {{op: {fits[0]}}}" if fits else "use another loss"
+        if hasattr(draft.op, f"allow_{space}"):
+            fix += f", or add `allow_{space}: true` if you mean it"
+        plan.note_edge(
+            draft,
+            f"teacher rows in the space {' or '.join(takes)} for `{draft.op.op}`",
+            f"{space} rows of `{name}`",
+            fix,
+            key="op",
+        )
+
+
+def _named(where: Support) -> str:
+    if isinstance(where, Grid):
+        return f"the grid of {where.range_m} m in cells of {where.cell_m} m"
+    if isinstance(where, Cells):
+        return f"voxels of {where.voxel_m} m"
+    return f"`{where}`"
+
+
+def _lift_to_insert(plan: Plan, source: str, student: str) -> str:
+    """The line to add under `lift` that would bring the teacher to the student's support."""
+    target = plan.kind(student)
+    there = support(plan, student)
+    # what can be lifted: the teacher itself, or else what the teacher was lifted from
+    made_by = plan.producer(source)
+    starts = [source, *(made_by.sources if made_by is not None else ())]
+    geometry = [there] if isinstance(there, str) and there in plan.nodes else []
+    helpers = [n for n in plan.nodes if plan.kind(n) in SENSORS and plan.kind(n) != target]
+    for start in starts:
+        for name in op_names("lift"):
+            ports = ports_of(op_class("lift", name))
+            if target not in ports.gives or plan.kind(start) is None or start in geometry:
+                continue
+            extra = [n for n in helpers if n not in (start, *geometry)]
+            for sources in _tries(start, extra, geometry):
+                kinds: list[Kind] = [kind for n in sources if (kind := plan.kind(n)) is not None]
+                if not isinstance(assign(ports.inputs, kinds), Misfit):
+                    new = f"{start}_on_{geometry[0] if geometry else student}"
+                    return (
+                        f"lift the teacher first: add `{', '.join(sources)} -> {new}: "
+                        f"{{op: {name}}}` under lift, and distill from `{new}`"
+                    )
+    return (
+        f"add a lift from `{source}` to {target} on the geometry of `{student}`, and distill that"
+    )
+
+
+def _tries(start: str, extra: list[str], geometry: list[str]) -> Iterator[list[str]]:
+    """Sources to try for a lift: with all sensors, with one of them, with none."""
+    yield [start, *extra, *geometry]
+    for one in extra:
+        yield [start, one, *geometry]
+    yield [start, *geometry]
+
+
+def check_students(plan: Plan) -> None:
+    """Note students without a teacher, and distill edges without anything to train."""
+    taught = [draft for draft in plan.drafts if draft.verb == "distill"]
+    reached = {made_by.target for draft in taught for made_by in plan.upstream(draft.target)}
+    for draft in plan.flow:
+        if draft.op is not None and has_weights(draft.op) and draft.target not in reached:
+            if any(d.target not in plan.nodes for d in taught):
+                continue  # a misspelt target is reported already, and likely meant this one
+            plan.note_edge(
+                draft,
+                f"a teacher for the student `{draft.target}`",
+                "no distill edge that reaches it",
+                f"add `TEACHER -> {draft.target}: {{op: ...}}` under distill",
+            )
+    for draft in taught:
+        above = plan.upstream(draft.target)
+        if plan.nodes.get(draft.target) is None or any(d.op is None for d in above):
+            continue
+        if not any(has_weights(d.op) for d in above):
+            plan.note_edge(
+                draft,
+                "a student with weights as the target",
+                f"`{draft.target}`, which has nothing to train",
+                f"make `{draft.target}` with a student: add `... -> {draft.target}: "
+                "{op: sparse_unet}` under encode",
+            )
