@@ -198,7 +198,7 @@ class LiftOperator:
         """Weighted mean of the sources of each target, with its confidence.
 
         Raises:
-            ValueError: If a feature is not finite or a weight is negative.
+            ValueError: If a feature that is used is not finite or a weight is negative.
         """
         return self.moments(features, backend=backend).finish()
 
@@ -206,20 +206,23 @@ class LiftOperator:
         """Sums that add up over views; this operator counts as one view.
 
         Raises:
-            ValueError: If a feature is not finite or a weight is negative.
+            ValueError: If a feature that is used is not finite or a weight is negative.
         """
         self._require_nonnegative()
-        if not _all_finite(features):
-            raise ValueError("features to lift must be finite, got NaN or infinity")
         features = features.to(torch.promote_types(features.dtype, torch.float32))
-        length = torch.linalg.vector_norm(features, dim=1, keepdim=True)
-        unit = features / torch.where(length > 0, length, torch.ones_like(length))
+        length = torch.linalg.vector_norm(features, dim=1)
+        directed = (length > 0) & length.isfinite()
+        inverse = directed / torch.where(directed, length, torch.ones_like(length))
+        total = self.apply(features, backend=backend)
+        # A bad feature shows in the sums that it enters; sources that nobody reads do no harm.
+        if not _all_finite(total):
+            raise ValueError("features to lift must be finite, got NaN or infinity")
         weight = self.row_sum().to(features.dtype)
         return Moments(
-            sum=self.apply(features, backend=backend),
+            sum=total,
             weight=weight,
             count=(weight > 0).to(torch.int64),
-            resultant=self.apply(unit, backend=backend),
+            resultant=self.scale_columns(inverse).apply(features, backend=backend),
         )
 
     # ---- algebra --------------------------------------------------------------------------
