@@ -1,0 +1,142 @@
+"""What every point student has in common, and the student around the sparse U-Net.
+
+A student works in two steps: `encode` looks at all points of a batch, `decode` gives rows for the
+points that are asked for. A thousand channels for every point would cost more than the network, so
+training decodes a random subset and inference decodes block by block.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from detectors.sparse_unet import Size, SparseUNet
+
+Space = Literal["unit", "simplex", "raw"]
+# The network sees lengths in units of about a room, so that inputs have about unit scale.
+_TRUNK_CHANNELS, _HEAD_CHANNELS = 96, 256
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """Points on their way through a student.
+
+    Attributes:
+        inputs: What describes each point by itself.
+        features: Rows of the trunk, one per cell (or per point, for students without cells).
+        cell: Row of `features` that each point belongs to.
+    """
+
+    inputs: Float[Tensor, "N Ci"]
+    features: Float[Tensor, "V F"]
+    cell: Int[Tensor, " N"]
+
+
+class PointStudent(nn.Module, ABC):
+    """A network from points to feature rows in a declared space.
+
+    Args:
+        space: `simplex`: rows are probabilities (soft-max). `unit`: rows have length 1; a row of
+            zeros stays zero. `raw`: rows as they come.
+    """
+
+    def __init__(self, space: Space) -> None:
+        super().__init__()
+        self.space: Space = space
+
+    @abstractmethod
+    def encode(
+        self,
+        xyz: Float[Tensor, "N 3"],
+        sample: Int[Tensor, " N"],
+        inputs: Float[Tensor, "N Ci"],
+    ) -> Encoded:
+        """Look at all points: positions in metres, the sample of each, and its inputs."""
+
+    @abstractmethod
+    def decode_raw(
+        self, encoded: Encoded, select: Int[Tensor, " S"] | None
+    ) -> Float[Tensor, "S C"]:
+        """Rows before they are brought into the student's space."""
+
+    def decode(
+        self, encoded: Encoded, select: Int[Tensor, " S"] | None = None
+    ) -> Float[Tensor, "S C"]:
+        """Rows of the selected points (all when None), in the student's space."""
+        return to_space(self.decode_raw(encoded, select), self.space)
+
+    def forward(
+        self,
+        xyz: Float[Tensor, "N 3"],
+        sample: Int[Tensor, " N"],
+        inputs: Float[Tensor, "N Ci"],
+    ) -> Float[Tensor, "N C"]:
+        """Rows of all points."""
+        return self.decode(self.encode(xyz, sample, inputs))
+
+
+class VoxelStudent(PointStudent):
+    """Sparse U-Net over voxels, and a small per-point head that sees inside the voxel.
+
+    The head gets the row of the point's voxel beside the point's own inputs and its place in the
+    voxel, so that neighbours within one voxel can differ.
+
+    Args:
+        in_channels: Width of the inputs of a point.
+        out_channels: Width of the rows.
+        size: Preset of the U-Net.
+        voxel_m: Side of a voxel, metres.
+        space: Space of the rows.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, *, size: Size, voxel_m: float, space: Space
+    ) -> None:
+        super().__init__(space)
+        self.voxel_m = voxel_m
+        self.trunk = SparseUNet(in_channels, _TRUNK_CHANNELS, size)
+        self.head = nn.Sequential(
+            nn.Linear(_TRUNK_CHANNELS + in_channels + 3, _HEAD_CHANNELS),
+            nn.LayerNorm(_HEAD_CHANNELS),
+            nn.ReLU(),
+            nn.Linear(_HEAD_CHANNELS, out_channels),
+        )
+
+    def encode(
+        self,
+        xyz: Float[Tensor, "N 3"],
+        sample: Int[Tensor, " N"],
+        inputs: Float[Tensor, "N Ci"],
+    ) -> Encoded:
+        """Average inputs over voxels and run the U-Net."""
+        scaled = xyz / self.voxel_m
+        coords = scaled.floor()
+        cells = torch.cat([sample[:, None], coords.long()], dim=1)
+        unique, cell = torch.unique(cells, dim=0, return_inverse=True)
+        count = torch.bincount(cell, minlength=len(unique)).to(inputs.dtype)
+        mean = inputs.new_zeros(len(unique), inputs.shape[1]).index_add_(0, cell, inputs)
+        features = self.trunk(unique[:, 1:], unique[:, 0], mean / count[:, None])
+        inside = (scaled - coords - 0.5).to(inputs.dtype)
+        return Encoded(torch.cat([inputs, inside], dim=1), features, cell)
+
+    def decode_raw(
+        self, encoded: Encoded, select: Int[Tensor, " S"] | None
+    ) -> Float[Tensor, "S C"]:
+        """The head on the selected points."""
+        cell, inputs = encoded.cell, encoded.inputs
+        if select is not None:
+            cell, inputs = cell[select], inputs[select]
+        return self.head(torch.cat([encoded.features[cell], inputs], dim=1))
+
+
+def to_space(rows: Float[Tensor, "M C"], space: Space) -> Float[Tensor, "M C"]:
+    """Bring raw rows into a space: soft-max for `simplex`, length 1 for `unit`."""
+    if space == "simplex":
+        return rows.softmax(dim=1)
+    return functional.normalize(rows, dim=1) if space == "unit" else rows

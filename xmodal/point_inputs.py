@@ -1,0 +1,110 @@
+"""What a point student is told about each point, computed over the whole cloud.
+
+Height and position are relative to the cloud, so they must be computed before it is cropped.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from xmodal.errors import DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from xmodal.values import Points
+
+PointInput = Literal["rgb", "normals", "height", "xyz"]
+Up = Literal["x", "y", "z", "-x", "-y", "-z"]
+
+_WIDTHS: dict[PointInput, int] = {"rgb": 3, "normals": 1, "height": 1, "xyz": 3}
+_AXES = "xyz"
+# Lengths are given in units of about a room's half, so that inputs have about unit scale.
+_ROOM_M = 1.5
+# The floor is where the lowest points lie, less a few strays below it.
+_FLOOR_QUANTILE = 0.01
+_NORMAL_NEIGHBOURS = 16
+
+
+def check_inputs(inputs: tuple[PointInput, ...]) -> None:
+    """Refuse an empty or repeating list of inputs.
+
+    Raises:
+        ValueError: If `inputs` is empty or names one twice.
+    """
+    if not inputs or len(set(inputs)) != len(inputs):
+        msg = f"inputs must name each of {', '.join(_WIDTHS)} at most once, and at least one"
+        raise ValueError(msg)
+
+
+def input_channels(inputs: tuple[PointInput, ...]) -> int:
+    """Width of what `describe_points` gives for these inputs."""
+    return sum(_WIDTHS[name] for name in inputs)
+
+
+def describe_points(cloud: Points, inputs: tuple[PointInput, ...], up: Up) -> Tensor:
+    """Input channels of every point, about unit scale.
+
+    Args:
+        cloud: The whole cloud, world frame. Normals are estimated when it has none.
+        inputs: `rgb`: colour, centred. `normals`: how level the surface is, |normal . up|; a cloud
+            from a file does not say which side is outside, so the sign is left out, and turning the
+            room about `up` changes nothing. `height`: above the floor of its sample along `up`.
+            `xyz`: position relative to the middle of its sample, which lets a student learn one
+            room by heart and nothing that another room shares.
+        up: Axis of the world frame that points up.
+
+    Raises:
+        DataError: If the cloud has no colours and `rgb` is among the inputs.
+    """
+    import torch
+
+    parts: list[Tensor] = []
+    for name in inputs:
+        if name == "rgb":
+            parts.append(_colours(cloud))
+        elif name == "normals":
+            parts.append(_levelness(cloud, up))
+        elif name == "height":
+            parts.append(torch.cat([_height(xyz, up) for xyz in _samples(cloud)]))
+        else:
+            parts.append(torch.cat([_position(xyz) for xyz in _samples(cloud)]))
+    return torch.cat(parts, dim=1).float()
+
+
+def _samples(cloud: Points) -> tuple[Tensor, ...]:
+    return cloud.xyz.split(cloud.offsets.diff().tolist())
+
+
+def _colours(cloud: Points) -> Tensor:
+    if cloud.rgb is None:
+        raise DataError(
+            "point cloud",
+            wanted="a colour for every point, which this student reads",
+            got="a cloud without colours",
+            fix="use a coloured cloud, or train a student with `inputs: [normals, height]`",
+        )
+    return (cloud.rgb - 0.5) * 2.0
+
+
+def _levelness(cloud: Points, up: Up) -> Tensor:
+    normals = cloud.normals
+    if normals is None:
+        from lifting.points import estimate_normals
+
+        normals = estimate_normals(cloud.xyz, _NORMAL_NEIGHBOURS)
+    return normals[:, [_AXES.index(up[-1])]].abs() * 2.0 - 1.0
+
+
+def _height(xyz: Tensor, up: Up) -> Tensor:
+    if len(xyz) == 0:
+        return xyz[:, :1]
+    height = xyz[:, [_AXES.index(up[-1])]] * (-1.0 if up.startswith("-") else 1.0)
+    lowest = 1 + int(_FLOOR_QUANTILE * (len(height) - 1))
+    return (height - height.kthvalue(lowest, dim=0).values) / _ROOM_M - 1.0
+
+
+def _position(xyz: Tensor) -> Tensor:
+    if len(xyz) == 0:
+        return xyz
+    return (xyz - xyz.median(dim=0).values) / _ROOM_M
