@@ -201,4 +201,3 @@ def read_scores(path: Path, num_points: int) -> Scores:
 def _triple(values: npt.NDArray[np.float32]) -> tuple[float, float, float]:
     x, y, z = (round(float(v), 4) for v in values)
     return x, y, z
-

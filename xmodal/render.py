@@ -10,7 +10,7 @@ import torch
 from scipy.spatial import cKDTree
 
 from lifting.cameras import Camera, scale_camera, unproject
-from lifting.visibility import zbuffer_depth
+from lifting.visibility import zbuffer
 from xmodal.values import Depth
 
 FloatImage = npt.NDArray[np.float32]
@@ -54,11 +54,8 @@ class PointRenderer:
         rows, cols = np.mgrid[: hw[0], : hw[1]]
         uv = torch.from_numpy(np.stack([cols, rows], -1).reshape(-1, 2).astype(np.float32) + 0.5)
         if depth is None:
-            depth_m = zbuffer_depth(
-                torch.from_numpy(np.ascontiguousarray(self.tree.data, dtype=np.float32)),
-                small,
-                radius_m=self.reach_m / 2,
-            ).reshape(-1)
+            cloud = torch.from_numpy(np.ascontiguousarray(self.tree.data, dtype=np.float32))
+            depth_m = zbuffer(cloud, small, radius_m=self.reach_m / 2).depth_m.reshape(-1)
         else:
             depth_m = _depth_at(uv, small, depth)
         seen = depth_m > 0

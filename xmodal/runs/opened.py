@@ -1,0 +1,103 @@
+"""A RUN folder with everything that is needed to ask it something."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from xmodal.errors import UsageError
+from xmodal.ply import read_points
+from xmodal.query import Scores, ensemble, text_relevancy
+from xmodal.runfile import RunFile, load_run
+from xmodal.runs.settings import teacher_edge
+from xmodal.store import Features, Run
+from xmodal.values import Points
+
+if TYPE_CHECKING:
+    from xmodal.datasets import Scene
+    from xmodal.teachers import Teacher
+
+
+@dataclass(frozen=True)
+class OpenedRun:
+    """A finished run; parts are loaded when they are asked for."""
+
+    run: Run
+    spec: RunFile
+
+    @cached_property
+    def cloud(self) -> Points:
+        """The points whose row order every store follows."""
+        return read_points(self.run.points).points
+
+    @property
+    def xyz(self) -> npt.NDArray[np.float32]:
+        """Coordinates `[N, 3]`, world frame, metres."""
+        return self.cloud.xyz.numpy()
+
+    @cached_property
+    def teacher(self) -> Teacher:
+        """The frozen teacher, for encoding questions."""
+        return teacher_edge(self.spec.graph).op.teacher()
+
+    @cached_property
+    def scene(self) -> Scene:
+        """The scene that was lifted."""
+        from xmodal.runs.settings import open_run_scene
+
+        return open_run_scene(self.spec)
+
+    def features(self, source: str) -> Features:
+        """Features of one source."""
+        return self.run.features(source)
+
+    def pick(self, source: str | None) -> list[str]:
+        """Sources to ask: the given one, both for `ensemble`, else the student when there is one.
+
+        Raises:
+            UsageError: If the run does not have it.
+        """
+        have = self.run.sources()
+        if source == "ensemble":
+            wanted = ["lifted", "student"]
+        else:
+            wanted = [source or ("student" if "student" in have else "lifted")]
+        missing = [name for name in wanted if name not in have]
+        if missing:
+            raise UsageError(
+                f"--source {source}" if source else str(self.run.path),
+                wanted=f"a run with features of: {', '.join(wanted)}",
+                got=f"this run has: {', '.join(have) or 'none'}",
+                fix=f"xmodal train {self.run.runfile} --out {self.run.path}"
+                if "student" in missing
+                else "lift the scene first",
+            )
+        return wanted
+
+    def relevancy(
+        self, source: str | None, texts: list[str], negatives: list[str] | None = None
+    ) -> Scores:
+        """Relevancy `[N, T]` of texts, of one source or of the ensemble."""
+        return ensemble(
+            [
+                text_relevancy(self.features(name), self.teacher, texts, negatives or [])
+                for name in self.pick(source)
+            ]
+        )
+
+
+def open_run(path: Path) -> OpenedRun:
+    """Open a finished RUN folder.
+
+    Raises:
+        DataError: If it is not one.
+        ConfigError: If its run file was damaged.
+    """
+    run = Run(path)
+    run.manifest()
+    return OpenedRun(run, load_run(run.runfile))

@@ -1,0 +1,265 @@
+"""`xmodal query`: from a question to scores, objects, a cloud and a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from lifting.cameras import Camera
+from lifting.operator import LiftOperator
+from lifting.sampling import membership_taps, patch_taps
+from lifting.visibility import visible_points
+from xmodal.errors import UsageError
+from xmodal.images import read_rgb, write_rgb
+from xmodal.ply import write_points
+from xmodal.query import (
+    Scores,
+    check_text,
+    describe,
+    ensemble,
+    find_objects,
+    score_colours,
+    vector_relevancy,
+    write_objects,
+    write_scores,
+)
+from xmodal.render import FloatImage, PointRenderer, overlay
+from xmodal.runs.opened import OpenedRun, open_run
+from xmodal.values import FeatureMap, Image, Masks
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt:
+    """What is looked for: exactly one of a text, a clicked pixel or a picture."""
+
+    text: str | None = None
+    click: str | None = None
+    image: Path | None = None
+    negatives: tuple[str, ...] = ()
+
+    def check(self) -> None:
+        """Refuse no prompt, several, or negatives that would have no effect.
+
+        Raises:
+            UsageError: In these cases.
+        """
+        given = [n for n in ("text", "click", "image") if getattr(self, n) is not None]
+        if len(given) != 1:
+            raise UsageError(
+                "xmodal query",
+                wanted="one of: a text, --click FRAME,U,V, --image FILE",
+                got=" and ".join(given) or "none of them",
+                fix='for example: xmodal query RUN "coffee mug"',
+            )
+        if self.negatives and self.text is None:
+            raise UsageError(
+                "--negative",
+                wanted="a text query to tell apart from the negatives",
+                got=f"a query by {given[0]}",
+                fix="leave --negative out, or ask by text",
+            )
+        if self.text is not None:
+            check_text(self.text)
+
+    @property
+    def label(self) -> str:
+        """What messages and files call the query."""
+        return self.text or self.click or str(self.image)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueryOutputs:
+    """Files to write, and how much to report."""
+
+    ply: Path | None = None
+    png: Path | None = None
+    json: Path | None = None
+    scores: Path | None = None
+    frame: str | None = None
+    top: int = 10
+
+
+def query_run(path: Path, prompt: Prompt, source: str | None, outputs: QueryOutputs) -> str:
+    """Answer a query on a RUN folder, write the files asked for, return a short report."""
+    prompt.check()
+    opened = open_run(path)
+    names = opened.pick(source)
+    scores = prompt_scores(opened, prompt, names)
+    label = "ensemble" if len(names) > 1 else names[0]
+    features = opened.features(names[0])
+    objects = find_objects(
+        opened.xyz,
+        scores,
+        np.asarray(features.num_views),
+        threshold=opened.spec.query.threshold,
+        top=outputs.top,
+    )
+    lines = [describe(objects, prompt.label, label)]
+    if outputs.scores:
+        write_scores(outputs.scores, scores)
+    if outputs.json:
+        write_objects(outputs.json, prompt.label, label, objects)
+    if outputs.ply:
+        write_heat(outputs.ply, opened, scores)
+    if outputs.png:
+        lines.append(f"frame {_write_png(outputs.png, opened, scores, outputs.frame)}")
+    files = (outputs.scores, outputs.json, outputs.ply, outputs.png)
+    return "\n".join([*lines, *(f"wrote {file}" for file in files if file)])
+
+
+def write_heat(path: Path, opened: OpenedRun, scores: Scores) -> None:
+    """Write the run's cloud in heat colours with its scores."""
+    colours = torch.from_numpy(score_colours(scores)).float() / 255
+    relevancy = torch.from_numpy(scores)
+    write_points(path, replace(opened.cloud, rgb=colours), scalars={"relevancy": relevancy})
+
+
+def prompt_scores(opened: OpenedRun, prompt: Prompt, names: Sequence[str]) -> Scores:
+    """Relevancy per point of one prompt, averaged over sources."""
+    if prompt.text is not None:
+        negatives = list(prompt.negatives)
+        parts = [opened.relevancy(name, [prompt.text], negatives)[:, 0] for name in names]
+    else:
+        vector = _vector(opened, prompt)
+        parts = [vector_relevancy(opened.features(name), vector) for name in names]
+    return ensemble(parts)
+
+
+def _vector(opened: OpenedRun, prompt: Prompt) -> torch.Tensor:
+    if prompt.image is not None:
+        rgb = torch.from_numpy(read_rgb(prompt.image)).permute(2, 0, 1).float() / 255
+        hw = (rgb.shape[1], rgb.shape[2])
+        camera = Camera(K=torch.eye(3), T_world_cam=torch.eye(4), hw=hw)
+        return opened.teacher.encode_image(Image(rgb=rgb, camera=camera, name=str(prompt.image)))
+    frame, u, v = parse_click(prompt.click or "")
+    index = frame_index(opened, frame)
+    view = opened.teacher.encode(opened.scene.images[index])
+    return feature_at(view, u, v)
+
+
+def parse_click(text: str) -> tuple[str, float, float]:
+    """Split FRAME,U,V.
+
+    Raises:
+        UsageError: If it is not of that form.
+    """
+    frame, *numbers = text.rsplit(",", 2)
+    try:
+        u, v = (float(number) for number in numbers)
+    except ValueError:
+        raise UsageError(
+            "--click",
+            wanted="FRAME,U,V with a pixel of the colour image",
+            got=text,
+            fix="for example: --click 000000,380,185",
+        ) from None
+    return frame, u, v
+
+
+def frame_index(opened: OpenedRun, frame: str) -> int:
+    """Position of a frame in the run's scene.
+
+    Raises:
+        UsageError: If the run does not have it.
+    """
+    names = [opened.scene.images[i].name for i in range(len(opened.scene.images))]
+    if frame not in names:
+        raise UsageError(
+            f"frame {frame}",
+            wanted=f"one of the run's {len(names)} frames",
+            got=frame,
+            fix=f"for example {names[0]}",
+        )
+    return names.index(frame)
+
+
+def feature_at(view: FeatureMap | Masks, u: float, v: float) -> torch.Tensor:
+    """The teacher's feature `[C]` at one pixel of a view.
+
+    Raises:
+        UsageError: If the pixel lies outside the image or the teacher sees nothing there.
+    """
+    taps = pixel_taps(view, torch.tensor([[u, v]]))
+    height, width = view.camera.hw
+    if not (0 <= u < width and 0 <= v < height) or taps.nnz == 0:
+        raise UsageError(
+            f"click at ({u:g}, {v:g}) in frame {view.name}",
+            wanted=f"a pixel inside {width} x {height} where the teacher sees something",
+            got="nothing there",
+            fix="click on the middle of a larger object",
+        )
+    return taps.apply(view.rows)[0]
+
+
+def pixel_taps(view: FeatureMap | Masks, uv: torch.Tensor) -> LiftOperator:
+    """Mean operator from a view's rows to pixels `uv [n, 2]` of its image."""
+    if isinstance(view, Masks):
+        taps = membership_taps(uv, view.membership, image_hw=view.camera.hw, grid_hw=view.grid_hw)
+    else:
+        taps = patch_taps(uv, image_hw=view.camera.hw, grid_hw=view.grid_hw)
+    return taps.scale_columns(view.weight * view.valid).mean()
+
+
+def teacher_image(view: FeatureMap | Masks, scores: torch.Tensor, stride: int = 2) -> FloatImage:
+    """Scores of a view's rows `[M, T]` as an image `[H / stride, W / stride, T]`, NaN if unseen."""
+    h, w = view.camera.hw[0] // stride, view.camera.hw[1] // stride
+    rows, cols = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
+    scale = torch.tensor([view.camera.hw[1] / w, view.camera.hw[0] / h])
+    uv = (torch.stack([cols, rows], -1).reshape(-1, 2) + 0.5) * scale
+    taps = pixel_taps(view, uv)
+    image = taps.apply(scores).numpy()
+    image[taps.row_sum().numpy() == 0] = np.nan
+    return image.reshape(h, w, -1)
+
+
+def _write_png(path: Path, opened: OpenedRun, scores: Scores, frame: str | None) -> str:
+    renderer = PointRenderer.of(opened.xyz, stride=4)
+    scene = opened.scene
+    if frame is not None:
+        index = frame_index(opened, frame)
+    else:
+        index = best_frame(opened, relevant_gain(scores))
+    image, depth = scene.images[index], scene.depth(index)
+    shown = renderer.render(scores, image.camera, depth)
+    rgb = (image.rgb.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+    write_rgb(path, overlay(rgb, shown))
+    return image.name
+
+
+def best_frame(opened: OpenedRun, gain: npt.NDArray[np.float32]) -> int:
+    """Position of the frame that shows most of the wanted points, well inside the picture.
+
+    Args:
+        opened: The run.
+        gain: How much each point is wanted, `[N]`, 0 for points that are not.
+    """
+    chosen = np.flatnonzero(gain > 0)
+    if not len(chosen):
+        return 0
+    xyz = torch.from_numpy(opened.xyz[chosen])
+    totals: list[float] = []
+    for index in range(len(opened.scene.images)):
+        camera, depth = opened.scene.images[index].camera, opened.scene.depth(index)
+        seen = visible_points(
+            xyz,
+            camera,
+            depth_m=depth.depth_m if depth else None,
+            depth_camera=depth.camera if depth else None,
+        )
+        size = torch.tensor([camera.hw[1], camera.hw[0]])
+        inner = ((seen.uv > 0.05 * size) & (seen.uv < 0.95 * size)).all(1)
+        # Near views show more pixels of the same points.
+        shown = torch.from_numpy(gain[chosen])[seen.index] * inner / seen.depth_m**2
+        totals.append(float(shown.sum()))
+    return int(np.argmax(totals))
+
+
+def relevant_gain(scores: Scores, share: float = 0.7) -> npt.NDArray[np.float32]:
+    """Relevancy relative to the highest, 0 below `share` of it and where nothing was observed."""
+    gain = np.nan_to_num(scores) / max(float(np.nanmax(scores, initial=0.0)), 1e-12)
+    return np.where(gain > share, gain, 0).astype(np.float32)
