@@ -1,0 +1,18 @@
+"""Posed RGB-D scenes as lazy values: `open_scene`."""
+
+from xmodal.datasets.boxes import Box, FrameBoxes
+from xmodal.datasets.labels import Labels
+from xmodal.datasets.opening import open_scene
+from xmodal.datasets.scene import Scene, SceneReport
+from xmodal.datasets.views import LabelMap, LazyViews
+
+__all__ = [
+    "Box",
+    "FrameBoxes",
+    "LabelMap",
+    "Labels",
+    "LazyViews",
+    "Scene",
+    "SceneReport",
+    "open_scene",
+]

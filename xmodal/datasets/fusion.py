@@ -1,0 +1,164 @@
+"""Points from depth frames: a weighted average per voxel, one frame in memory at a time.
+
+A voxel average, not a TSDF: the lift needs one point per place with a colour and a normal, not a
+watertight surface. The average needs no truncation band (memory is that of the occupied voxels),
+no marching cubes, and treats thin and single-sided surfaces as they were measured; what a TSDF does
+better, carving outliers by free space, is done here by dropping the readings at depth edges, by
+weighting with the inverse variance of the depth and by asking for a second view of weak voxels.
+See docs/adr/0002-fusion.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int, Int64
+from torch import Tensor
+
+from lifting.visibility import DepthNoise
+from xmodal.datasets.surfels import Surfels, frame_surfels
+from xmodal.values import Depth, Image, Points, Views
+
+# Sensor noise that still places a reading within a few voxels; and never below 5 cm, so that fine
+# voxels do not empty the far half of a room.
+_MAX_SIGMA_VOXELS = 5.0
+_MAX_SIGMA_FLOOR_M = 0.05
+# A voxel that one view alone saw needs this many readings there: a real surface fills a voxel,
+# an outlier is a speck.
+_LONE_VIEW_READINGS = 3
+# 21 bits a coordinate: a cube of 40 km at 2 cm.
+_BITS = 21
+_HALF = 1 << (_BITS - 1)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Fused:
+    """Result of `fuse_depth`.
+
+    Attributes:
+        points: World frame, metres, with colours and unit normals, sorted by voxel.
+        num_views: Views that saw each point.
+        num_readings: Valid depth readings of all frames.
+        num_edges: Of these, dropped at depth edges.
+        num_far: Of these, dropped as too noisy.
+        num_weak: Voxels dropped for want of support.
+    """
+
+    points: Points
+    num_views: Int[Tensor, " M"]
+    num_readings: int
+    num_edges: int
+    num_far: int
+    num_weak: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Voxels:
+    """Sums per voxel: weight, weighted offset from the voxel's corner, colour and normal."""
+
+    key: Int64[Tensor, " V"]
+    sums: Float[Tensor, "V 10"]
+    counts: Int64[Tensor, "V 2"]  # views, readings
+
+
+def fuse_depth(
+    images: Views[Image],
+    depths: Views[Depth],
+    *,
+    voxel_m: float,
+    noise: DepthNoise | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Fused:
+    """Average all depth readings of a scene per voxel.
+
+    Args:
+        images: Colour views, for colours.
+        depths: Depth views of the same poses, in the same order.
+        voxel_m: Side of a voxel, metres; about the distance of neighbouring points.
+        noise: Depth noise of the sensor; structured light by default.
+        progress: Called with frames done and frames in all.
+
+    Returns:
+        One point per supported voxel: the mean of its readings by inverse variance. A voxel counts
+        when two views saw it, or one view with at least three readings in it.
+
+    Raises:
+        ValueError: If `voxel_m` is not positive, or too small for the extent of the scene.
+    """
+    if not voxel_m > 0:
+        raise ValueError(f"voxel_m must be positive, got {voxel_m}")
+    noise = noise or DepthNoise()
+    max_sigma_m = max(_MAX_SIGMA_VOXELS * voxel_m, _MAX_SIGMA_FLOOR_M)
+    total, pending = _empty(), list[_Voxels]()
+    readings = edges = far = waiting = 0
+    for done, (image, depth) in enumerate(zip(images, depths, strict=True), start=1):
+        surfels = frame_surfels(image, depth, noise=noise, max_sigma_m=max_sigma_m)
+        readings += int((depth.depth_m > 0).sum())
+        edges, far = edges + surfels.num_edges, far + surfels.num_far
+        pending.append(_frame_voxels(surfels, voxel_m))
+        waiting += len(pending[-1].key)
+        # Merging costs the size of both sides, so it waits until the new side is half the old:
+        # the cost per frame then stays the same however large the scene grows.
+        if waiting > max(len(total.key) // 2, 1 << 18):
+            total, pending, waiting = _merge([total, *pending]), [], 0
+        if progress is not None:
+            progress(done, len(depths))
+    return _finish(_merge([total, *pending]), voxel_m, readings, edges, far)
+
+
+def _empty() -> _Voxels:
+    none = torch.empty(0, dtype=torch.int64)
+    return _Voxels(none, torch.empty(0, 10), torch.empty(0, 2, dtype=torch.int64))
+
+
+def _frame_voxels(surfels: Surfels, voxel_m: float) -> _Voxels:
+    cell = (surfels.xyz / voxel_m).floor()
+    if cell.numel() and float(cell.abs().max()) >= _HALF:
+        raise ValueError(
+            f"a scene of {float(surfels.xyz.abs().max()):.0f} m is too large for voxels of "
+            f"{voxel_m} m"
+        )
+    ijk = cell.long() + _HALF
+    key = (ijk[:, 0] << (2 * _BITS)) | (ijk[:, 1] << _BITS) | ijk[:, 2]
+    w = surfels.weight[:, None]
+    offset = surfels.xyz - cell * voxel_m
+    rows = torch.cat((w, w * offset, w * surfels.rgb, w * surfels.normal), dim=1)
+    unique, index = torch.unique(key, return_inverse=True)
+    sums = torch.zeros(len(unique), 10).index_add_(0, index, rows)
+    counts = torch.ones(len(unique), 2, dtype=torch.int64)
+    counts[:, 1] = torch.bincount(index, minlength=len(unique))
+    return _Voxels(unique, sums, counts)
+
+
+def _merge(parts: list[_Voxels]) -> _Voxels:
+    key, index = torch.unique(torch.cat([p.key for p in parts]), return_inverse=True)
+    sums, counts = torch.zeros(len(key), 10), torch.zeros(len(key), 2, dtype=torch.int64)
+    sums.index_add_(0, index, torch.cat([p.sums for p in parts]))
+    counts.index_add_(0, index, torch.cat([p.counts for p in parts]))
+    return _Voxels(key, sums, counts)
+
+
+def _finish(voxels: _Voxels, voxel_m: float, readings: int, edges: int, far: int) -> Fused:
+    strong = (voxels.counts[:, 0] >= 2) | (voxels.counts[:, 1] >= _LONE_VIEW_READINGS)
+    key, sums = voxels.key[strong], voxels.sums[strong]
+    mask = (1 << _BITS) - 1
+    ijk = torch.stack((key >> (2 * _BITS), (key >> _BITS) & mask, key & mask), dim=1) - _HALF
+    mean = sums[:, 1:] / sums[:, :1]
+    xyz = (ijk.double() * voxel_m + mean[:, :3].double()).float()
+    length = torch.linalg.vector_norm(mean[:, 6:], dim=1, keepdim=True)
+    points = Points(
+        xyz=xyz,
+        offsets=torch.tensor([0, len(xyz)]),
+        rgb=mean[:, 3:6].clamp(0, 1),
+        normals=mean[:, 6:] / length.clamp_min(1e-12),
+    )
+    return Fused(
+        points=points,
+        num_views=voxels.counts[strong, 0],
+        num_readings=readings,
+        num_edges=edges,
+        num_far=far,
+        num_weak=int((~strong).sum()),
+    )

@@ -1,0 +1,173 @@
+"""Per-point labels: `labels.npy` and `classes.json`, a `label` column, or ScanNet's labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int32
+from numpy.typing import NDArray
+from torch import Tensor
+
+from xmodal.datasets.settings import SceneSettings, read_json
+from xmodal.errors import DataError
+from xmodal.ply import PlyCloud, read_points
+
+NYU40 = [
+    "wall",
+    "floor",
+    "cabinet",
+    "bed",
+    "chair",
+    "sofa",
+    "table",
+    "door",
+    "window",
+    "bookshelf",
+    "picture",
+    "counter",
+    "blinds",
+    "desk",
+    "shelves",
+    "curtain",
+    "dresser",
+    "pillow",
+    "mirror",
+    "floor mat",
+    "clothes",
+    "ceiling",
+    "books",
+    "refrigerator",
+    "television",
+    "paper",
+    "towel",
+    "shower curtain",
+    "box",
+    "whiteboard",
+    "person",
+    "nightstand",
+    "toilet",
+    "sink",
+    "lamp",
+    "bathtub",
+    "bag",
+    "otherstructure",
+    "otherfurniture",
+    "otherprop",
+]
+"""Names of the labels 1 to 40 in ScanNet's `*.labels.ply`; 0 is unannotated."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Labels:
+    """Class of every point of a scene's cloud: an index into `classes`, -1 where unknown."""
+
+    ids: Int32[Tensor, " N"]
+    classes: list[str]
+
+
+def read_labels(root: Path, settings: SceneSettings, cloud: PlyCloud) -> Labels | None:
+    """Read the labels of the given points, in their order after bad points were dropped.
+
+    Args:
+        root: The scene folder.
+        settings: `label_ids` names the ids when there is no `classes.json`.
+        cloud: The given points; labels without given points have nothing to refer to.
+
+    Returns:
+        The labels, or None when the scene has none.
+
+    Raises:
+        DataError: If their number is not that of the points, or an id has no name.
+    """
+    kept = cloud.kept.numpy()
+    scannet = sorted(p for p in root.glob("*.labels.ply") if not p.name.startswith("."))
+    if (root / "labels.npy").exists():
+        source = root / "labels.npy"
+        ids = _one_per_point(_read_npy(source), kept, source)
+    elif "label" in cloud.scalars:
+        source = root / "points.ply"
+        ids = _whole(cloud.scalars["label"], source)
+    elif scannet:
+        source = scannet[0]
+        ids = _one_per_point(_scannet_ids(source), kept, source)
+    else:
+        return None
+    names = _names(root, settings)
+    if names is None and source in scannet:
+        # ScanNet counts from 1; ids beyond the 40 do not occur in released files.
+        names, ids = dict(enumerate(NYU40)), np.where((ids >= 1) & (ids <= 40), ids - 1, -1)
+    if names is None:
+        raise _wrong(root / "classes.json", "the names of the label ids", "no such file")
+    return _named(ids, names, source)
+
+
+def _named(ids: NDArray[np.int64], names: Mapping[int, str], source: Path) -> Labels:
+    unnamed = sorted(set(np.unique(ids[ids >= 0]).tolist()) - set(names))
+    if unnamed:
+        shown = ", ".join(str(i) for i in unnamed[:5])
+        raise _wrong(source, "ids that classes.json names", f"the id {shown}, without a name")
+    size = max(names, default=-1) + 1
+    classes = [names.get(i, f"class {i}") for i in range(size)]
+    return Labels(ids=torch.from_numpy(np.maximum(ids, -1).astype(np.int32)), classes=classes)
+
+
+def _names(root: Path, settings: SceneSettings) -> dict[int, str] | None:
+    path = root / "classes.json"
+    if not path.exists():
+        return dict(settings.label_ids) or None
+    data = read_json(path)
+    data = data.get("classes", data) if isinstance(data, dict) else data
+    items = list(enumerate(data)) if isinstance(data, list) else _items(data)
+    # An id is below 10,000 in every label set of the field; more is a file of another kind.
+    if not items or any(not isinstance(n, str) or not 0 <= i < 10_000 for i, n in items):
+        raise _wrong(path, 'a list of names, or a mapping {"0": name}', repr(data)[:60])
+    return dict(items)
+
+
+def _items(data: Any) -> list[tuple[int, Any]]:
+    if not isinstance(data, dict) or not all(str(key).isdecimal() for key in data):
+        return []
+    return [(int(key), name) for key, name in data.items()]
+
+
+def _read_npy(path: Path) -> NDArray[np.int64]:
+    try:
+        # Mapped first: the header is checked against the file's size before memory is taken.
+        return _whole(np.load(path, mmap_mode="r", allow_pickle=False), path)
+    except (OSError, ValueError, EOFError, SyntaxError) as error:
+        raise _wrong(path, "a readable .npy array", f"{type(error).__name__}: {error}") from error
+
+
+def _whole(values: NDArray[Any], path: Path) -> NDArray[np.int64]:
+    if values.ndim != 1 or values.dtype.kind not in "iuf":
+        raise _wrong(path, "one integer per point", f"{values.dtype} of shape {values.shape}")
+    if values.dtype.kind == "f" and not np.array_equal(values, np.rint(values)):
+        raise _wrong(path, "whole numbers", "fractions or NaN")
+    return np.asarray(values).astype(np.int64)
+
+
+def _scannet_ids(path: Path) -> NDArray[np.int64]:
+    mesh = read_points(path)
+    if "label" not in mesh.scalars:
+        raise _wrong(path, "a vertex property `label`", ", ".join(mesh.scalars) or "none")
+    ids = np.zeros(mesh.kept.shape[0], dtype=np.int64)
+    ids[mesh.kept.numpy()] = _whole(mesh.scalars["label"], path)
+    return ids
+
+
+def _one_per_point(
+    ids: NDArray[np.int64], kept: NDArray[np.bool_], path: Path
+) -> NDArray[np.int64]:
+    if len(ids) != len(kept):
+        raise _wrong(path, f"{len(kept)} labels, one per point of the cloud", f"{len(ids)} labels")
+    return ids[kept]
+
+
+def _wrong(path: Path, wanted: str, got: str) -> DataError:
+    fix = "labels, classes and points must come from the same export"
+    return DataError(str(path), wanted=wanted, got=got, fix=fix)

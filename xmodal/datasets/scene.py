@@ -1,0 +1,224 @@
+"""A posed RGB-D scene: lazy views, a cloud, and whatever truth comes with them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lifting.cameras import project
+from xmodal.atomic import sha256_file
+from xmodal.datasets.boxes import FrameBoxes
+from xmodal.datasets.fusion import fuse_depth
+from xmodal.datasets.labels import Labels, read_labels
+from xmodal.datasets.settings import SceneSettings
+from xmodal.datasets.views import LabelMap, LazyViews
+from xmodal.errors import DataError
+from xmodal.ply import PlyCloud, read_points
+from xmodal.values import Depth, Image, Points
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(kw_only=True)
+class SceneReport:
+    """What was found, used and left out; grows when the cloud is made.
+
+    Attributes:
+        layout: Name of the recognised layout.
+        frames_found: Frames with all their files.
+        frames_used: Frames after dropping lost poses and after `max_frames`.
+        dropped_poses: Names of frames whose pose is infinite or NaN.
+        invalid_depth: Share of depth pixels without a reading, in eight evenly spaced frames.
+        median_depth_m: Median reading of the same frames.
+        dropped_points: Given points left out for NaN or infinite numbers.
+        fused: How many readings and voxels fusion left out, and why; empty for given points.
+        notes: What was assumed or repaired.
+    """
+
+    layout: str
+    frames_found: int
+    frames_used: int
+    dropped_poses: tuple[str, ...] = ()
+    invalid_depth: float | None = None
+    median_depth_m: float | None = None
+    dropped_points: int = 0
+    fused: dict[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def lines(self) -> list[str]:
+        """The report as short lines for people."""
+        lines = [f"{self.layout}: {self.frames_used} of {self.frames_found} frames used"]
+        if self.dropped_poses:
+            lines.append(f"{len(self.dropped_poses)} frames dropped: pose lost")
+        if self.invalid_depth is not None:
+            lines.append(
+                f"depth: median {self.median_depth_m:.2f} m, {self.invalid_depth:.0%} no reading"
+            )
+        if self.dropped_points:
+            lines.append(f"{self.dropped_points} points dropped: not finite")
+        if self.fused:
+            lines.append("fusion: " + ", ".join(f"{n} {what}" for what, n in self.fused.items()))
+        return [*lines, *self.notes]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scene:
+    """A posed RGB-D scene on disk. Nothing is decoded before it is asked for.
+
+    Attributes:
+        name: Name of the folder.
+        root: The folder.
+        images: Colour views.
+        depths: Depth views of the same frames in the same order; None in a colour-only scene.
+        label_maps: Label pictures of the frames that have one; None when there are none.
+        label_names: Names of the ids in `label_maps`.
+        boxes: Frame name -> text -> boxes, of the frames in use.
+        up: Up in the world frame, unit length; None when unknown.
+        voxel_m: Voxel side for fusing points from depth, metres.
+        report: What was dropped, counted.
+        settings: `scene.json`.
+        points_file: Points that came with the scene, or None.
+        T_world_files: From the world of the files to the world used here (`axis_align`).
+        files: Everything the fingerprint covers, in order.
+        progress: Told about frames fused.
+    """
+
+    name: str
+    root: Path
+    images: LazyViews[Image]
+    depths: LazyViews[Depth] | None
+    label_maps: LazyViews[LabelMap] | None
+    label_names: dict[int, str]
+    boxes: dict[str, FrameBoxes]
+    up: Float[Tensor, 3] | None
+    voxel_m: float
+    report: SceneReport
+    settings: SceneSettings
+    points_file: Path | None
+    T_world_files: Float64[NDArray[np.float64], "4 4"]
+    files: tuple[Path, ...]
+    progress: Progress | None = None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over names, sizes and contents of the files in use, as 64 hex digits.
+
+        Covers colour, depth, poses, intrinsics, `scene.json`, given points and, where points are
+        fused, the voxel side; not labels and boxes, which no feature depends on. It does not depend
+        on where the folder lies.
+        """
+        digest = hashlib.sha256()
+        for path in self.files:
+            name = path.relative_to(self.root) if path.is_relative_to(self.root) else path.name
+            entry = f"{name}\0{path.stat().st_size}\0{sha256_file(path)}\n"
+            digest.update(entry.encode())
+        if self.points_file is None:
+            digest.update(f"voxel_m {self.voxel_m!r}\n".encode())
+        return digest.hexdigest()
+
+    def cloud(self) -> Points:
+        """The points to lift to, in the world frame: those given, or else fused from depth.
+
+        Given points (`points.ply`, or ScanNet's `*_vh_clean_2.ply`) keep their order; those that
+        are not finite are dropped and counted. Fused points are the average of the depth readings
+        per voxel, weighted by inverse variance, with colours and normals: see
+        `xmodal.datasets.fusion` for why not a TSDF. Computed once.
+
+        Raises:
+            DataError: If the given points are damaged or no camera sees any of them, or if no depth
+                reading survives fusion.
+        """
+        return self._cloud
+
+    def labels(self) -> Labels | None:
+        """Class of every point of `cloud()`, or None when the scene has no point labels.
+
+        Raises:
+            DataError: If the labels do not fit the points, or refer to points that were not given.
+        """
+        if self._given is not None:
+            return read_labels(self.root, self.settings, self._given)
+        found = [
+            p for p in (self.root / "labels.npy", *self.root.glob("*.labels.ply")) if p.exists()
+        ]
+        if found:
+            raise DataError(
+                str(found[0]),
+                wanted="the points that these labels belong to",
+                got="neither points.ply nor *_vh_clean_2.ply",
+                fix="add the points, or remove the labels; fused points have another order",
+            )
+        return None
+
+    @cached_property
+    def _given(self) -> PlyCloud | None:
+        return None if self.points_file is None else read_points(self.points_file)
+
+    @cached_property
+    def _cloud(self) -> Points:
+        return self._fuse() if self._given is None else self._check_given(self._given)
+
+    def _fuse(self) -> Points:
+        assert self.depths is not None, "open_scene asks for depth where there are no points"
+        fused = fuse_depth(self.images, self.depths, voxel_m=self.voxel_m, progress=self.progress)
+        self.report.fused = {
+            "points": len(fused.points.xyz),
+            "readings": fused.num_readings,
+            "readings dropped at depth edges": fused.num_edges,
+            "readings dropped as noisy": fused.num_far,
+            "voxels dropped for want of support": fused.num_weak,
+        }
+        if not len(fused.points.xyz):
+            raise DataError(
+                str(self.root / "depth"),
+                wanted="depth readings that agree on surfaces",
+                got="; ".join(f"{n} {what}" for what, n in self.report.fused.items()),
+                fix="check depth_scale and the poses, or give points.ply",
+            )
+        return fused.points
+
+    def _check_given(self, given: PlyCloud) -> Points:
+        self.report.dropped_points = given.num_dropped
+        points = _moved(given.points, self.T_world_files)
+        if not len(points.xyz):
+            raise DataError(
+                str(self.points_file),
+                wanted="at least one finite point",
+                got=f"{len(given.kept)} vertices, {given.num_dropped} of them not finite",
+                fix="export the cloud again, or remove it to fuse points from depth",
+            )
+        cameras = self.images.cameras
+        step = max(1, len(cameras) // 16)
+        # A cloud and poses in different frames or units would lift nothing, or worse, something.
+        if not any(bool(project(points.xyz, c).in_image.any()) for c in cameras[::step]):
+            low, high = points.xyz.amin(0).tolist(), points.xyz.amax(0).tolist()
+            raise DataError(
+                str(self.points_file),
+                wanted="points that the cameras look at, in metres and in the frame of the poses",
+                got=f"points from {_triple(low)} to {_triple(high)}, none in any image; first "
+                f"camera at {_triple(cameras[0].centre.tolist())}",
+                fix="bring points and poses into one frame (axis_align applies to both)",
+            )
+        return points
+
+
+def _moved(points: Points, T: NDArray[np.float64]) -> Points:
+    if np.array_equal(T, np.eye(4)):
+        return points
+    R, t = torch.from_numpy(T[:3, :3]), torch.from_numpy(T[:3, 3])
+    xyz = (points.xyz.double() @ R.T + t).float()
+    normals = None if points.normals is None else (points.normals.double() @ R.T).float()
+    return Points(xyz=xyz, offsets=points.offsets, rgb=points.rgb, normals=normals)
+
+
+def _triple(values: list[float]) -> str:
+    return "(" + ", ".join(f"{value:.3g}" for value in values) + ")"
