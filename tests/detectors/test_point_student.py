@@ -1,0 +1,98 @@
+"""Point students: decoding parts, spaces, and small clouds."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from detectors.point_mlp import PointMLP
+from detectors.point_student import PointStudent, Space, VoxelStudent, to_space
+
+
+def student(kind: str, space: Space = "raw") -> PointStudent:
+    torch.manual_seed(0)
+    if kind == "mlp":
+        return PointMLP(5, 7, width=16, depth=2, space=space)
+    return VoxelStudent(5, 7, size="tiny", voxel_m=0.1, space=space)
+
+
+def points(num: int) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(num)
+    xyz = torch.rand(num, 3, generator=generator) * torch.tensor([1.0, 1.0, 0.1]) - 0.5
+    return xyz, torch.zeros(num).long(), torch.randn(num, 5, generator=generator)
+
+
+KINDS = pytest.mark.parametrize("kind", ["mlp", "unet"])
+
+
+@KINDS
+def test_decoding_a_selection_gives_those_rows(kind: str) -> None:
+    net = student(kind)
+    encoded = net.encode(*points(60))
+    select = torch.tensor([5, 5, 59, 0])
+    torch.testing.assert_close(net.decode(encoded, select), net.decode(encoded)[select])
+
+
+@KINDS
+def test_order_of_points_does_not_matter(kind: str) -> None:
+    net = student(kind)
+    xyz, sample, inputs = points(200)
+    shuffle = torch.randperm(200)
+    expected = net(xyz, sample, inputs)[shuffle]
+    torch.testing.assert_close(
+        net(xyz[shuffle], sample, inputs[shuffle]), expected, rtol=1e-4, atol=1e-5
+    )
+
+
+@KINDS
+@pytest.mark.parametrize("num", [0, 1])
+def test_none_or_one_point(kind: str, num: int) -> None:
+    out = student(kind)(*points(num))
+    assert out.shape == (num, 7)
+    assert torch.isfinite(out).all()
+
+
+def test_points_of_one_voxel_can_differ() -> None:
+    net = student("unet")
+    xyz = torch.tensor([[0.01, 0.01, 0.01], [0.09, 0.09, 0.09]])
+    out = net(xyz, torch.zeros(2).long(), torch.tensor([[1.0] * 5, [-1.0] * 5]))
+    assert not torch.allclose(out[0], out[1])
+
+
+def test_samples_do_not_meet() -> None:
+    net = student("unet")
+    xyz, _, inputs = points(50)
+    both = net(xyz.repeat(2, 1), torch.arange(2).repeat_interleave(50), inputs.repeat(2, 1))
+    alone = net(xyz, torch.zeros(50).long(), inputs)
+    torch.testing.assert_close(both, alone.repeat(2, 1), rtol=1e-4, atol=1e-5)
+
+
+@KINDS
+def test_simplex_rows_are_probabilities(kind: str) -> None:
+    out = student(kind, "simplex")(*points(30))
+    assert (out > 0).all()
+    torch.testing.assert_close(out.sum(dim=1), torch.ones(30))
+
+
+def test_unit_rows_have_length_one_and_zero_stays_zero() -> None:
+    rows = to_space(torch.tensor([[3.0, 4.0], [0.0, 0.0]]), "unit")
+    torch.testing.assert_close(rows, torch.tensor([[0.6, 0.8], [0.0, 0.0]]))
+
+
+def test_raw_rows_come_as_they_are() -> None:
+    rows = torch.tensor([[3.0, -4.0]])
+    assert torch.equal(to_space(rows, "raw"), rows)
+
+
+@KINDS
+def test_inputs_of_another_width_are_refused(kind: str) -> None:
+    xyz, sample, _ = points(10)
+    # The shape check of tests speaks first where it can (TypeError), torch itself otherwise.
+    with pytest.raises((RuntimeError, TypeError)):
+        student(kind)(xyz, sample, torch.zeros(10, 3))
+
+
+def test_a_student_must_say_how_it_encodes() -> None:
+    with pytest.raises(TypeError, match="abstract"):
+        PointStudent("raw")  # pyright: ignore[reportAbstractUsage]
