@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float, Int, Int64
 from torch import Tensor
 
+from lifting.points import voxelize
 from lifting.visibility import DepthNoise
 from xmodal.datasets.surfels import Surfels, frame_surfels
 from xmodal.values import Depth, Image, Points, Views
@@ -28,9 +29,6 @@ _MAX_SIGMA_FLOOR_M = 0.05
 # A voxel that one view alone saw needs this many readings there: a real surface fills a voxel,
 # an outlier is a speck.
 _LONE_VIEW_READINGS = 3
-# 21 bits a coordinate: a cube of 40 km at 2 cm.
-_BITS = 21
-_HALF = 1 << (_BITS - 1)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,7 +36,8 @@ class Fused:
     """Result of `fuse_depth`.
 
     Attributes:
-        points: World frame, metres, with colours and unit normals, sorted by voxel.
+        points: World frame, metres, with colours and unit normals, in order of
+            first sight.
         num_views: Views that saw each point.
         num_readings: Valid depth readings of all frames.
         num_edges: Of these, dropped at depth edges.
@@ -58,7 +57,7 @@ class Fused:
 class _Voxels:
     """Sums per voxel: weight, weighted offset from the voxel's corner, colour and normal."""
 
-    key: Int64[Tensor, " V"]
+    coords: Int64[Tensor, "V 3"]
     sums: Float[Tensor, "V 10"]
     counts: Int64[Tensor, "V 2"]  # views, readings
 
@@ -98,10 +97,10 @@ def fuse_depth(
         readings += int((depth.depth_m > 0).sum())
         edges, far = edges + surfels.num_edges, far + surfels.num_far
         pending.append(_frame_voxels(surfels, voxel_m))
-        waiting += len(pending[-1].key)
+        waiting += len(pending[-1].coords)
         # Merging costs the size of both sides, so it waits until the new side is half the old:
         # the cost per frame then stays the same however large the scene grows.
-        if waiting > max(len(total.key) // 2, 1 << 18):
+        if waiting > max(len(total.coords) // 2, 1 << 18):
             total, pending, waiting = _merge([total, *pending]), [], 0
         if progress is not None:
             progress(done, len(depths))
@@ -110,43 +109,37 @@ def fuse_depth(
 
 def _empty() -> _Voxels:
     none = torch.empty(0, dtype=torch.int64)
-    return _Voxels(none, torch.empty(0, 10), torch.empty(0, 2, dtype=torch.int64))
+    return _Voxels(none.view(0, 3), torch.empty(0, 10), none.view(0, 2))
 
 
 def _frame_voxels(surfels: Surfels, voxel_m: float) -> _Voxels:
-    cell = (surfels.xyz / voxel_m).floor()
-    if cell.numel() and float(cell.abs().max()) >= _HALF:
-        raise ValueError(
-            f"a scene of {float(surfels.xyz.abs().max()):.0f} m is too large for voxels of "
-            f"{voxel_m} m"
-        )
-    ijk = cell.long() + _HALF
-    key = (ijk[:, 0] << (2 * _BITS)) | (ijk[:, 1] << _BITS) | ijk[:, 2]
+    voxels = voxelize(surfels.xyz, voxel_m)
+    corner = (voxels.coords.double() * voxel_m).float()
+    # Offsets from the corner keep a millimetre exact in float32 sums of thousands of readings.
+    offset = surfels.xyz - corner[voxels.index]
     w = surfels.weight[:, None]
-    offset = surfels.xyz - cell * voxel_m
     rows = torch.cat((w, w * offset, w * surfels.rgb, w * surfels.normal), dim=1)
-    unique, index = torch.unique(key, return_inverse=True)
-    sums = torch.zeros(len(unique), 10).index_add_(0, index, rows)
-    counts = torch.ones(len(unique), 2, dtype=torch.int64)
-    counts[:, 1] = torch.bincount(index, minlength=len(unique))
-    return _Voxels(unique, sums, counts)
+    sums = torch.zeros(voxels.num_voxels, 10).index_add_(0, voxels.index, rows)
+    counts = torch.ones(voxels.num_voxels, 2, dtype=torch.int64)
+    counts[:, 1] = torch.bincount(voxels.index, minlength=voxels.num_voxels)
+    return _Voxels(voxels.coords, sums, counts)
 
 
 def _merge(parts: list[_Voxels]) -> _Voxels:
-    key, index = torch.unique(torch.cat([p.key for p in parts]), return_inverse=True)
-    sums, counts = torch.zeros(len(key), 10), torch.zeros(len(key), 2, dtype=torch.int64)
-    sums.index_add_(0, index, torch.cat([p.sums for p in parts]))
-    counts.index_add_(0, index, torch.cat([p.counts for p in parts]))
-    return _Voxels(key, sums, counts)
+    # Cells as points of a grid with unit cells: integers are exact in float64.
+    cells = voxelize(torch.cat([p.coords for p in parts]).double(), 1.0)
+    num = cells.num_voxels
+    sums, counts = torch.zeros(num, 10), torch.zeros(num, 2, dtype=torch.int64)
+    sums.index_add_(0, cells.index, torch.cat([p.sums for p in parts]))
+    counts.index_add_(0, cells.index, torch.cat([p.counts for p in parts]))
+    return _Voxels(cells.coords, sums, counts)
 
 
 def _finish(voxels: _Voxels, voxel_m: float, readings: int, edges: int, far: int) -> Fused:
     strong = (voxels.counts[:, 0] >= 2) | (voxels.counts[:, 1] >= _LONE_VIEW_READINGS)
-    key, sums = voxels.key[strong], voxels.sums[strong]
-    mask = (1 << _BITS) - 1
-    ijk = torch.stack((key >> (2 * _BITS), (key >> _BITS) & mask, key & mask), dim=1) - _HALF
+    coords, sums = voxels.coords[strong], voxels.sums[strong]
     mean = sums[:, 1:] / sums[:, :1]
-    xyz = (ijk.double() * voxel_m + mean[:, :3].double()).float()
+    xyz = (coords.double() * voxel_m + mean[:, :3].double()).float()
     length = torch.linalg.vector_norm(mean[:, 6:], dim=1, keepdim=True)
     points = Points(
         xyz=xyz,

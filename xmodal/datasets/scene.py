@@ -125,6 +125,10 @@ class Scene:
             digest.update(f"voxel_m {self.voxel_m!r}\n".encode())
         return digest.hexdigest()
 
+    def depth(self, index: int) -> Depth | None:
+        """Depth view of a frame, None in a colour-only scene."""
+        return None if self.depths is None else self.depths[index]
+
     def cloud(self) -> Points:
         """The points to lift to, in the world frame: those given, or else fused from depth.
 
@@ -169,7 +173,17 @@ class Scene:
 
     def _fuse(self) -> Points:
         assert self.depths is not None, "open_scene asks for depth where there are no points"
-        fused = fuse_depth(self.images, self.depths, voxel_m=self.voxel_m, progress=self.progress)
+        try:
+            fused = fuse_depth(
+                self.images, self.depths, voxel_m=self.voxel_m, progress=self.progress
+            )
+        except ValueError as error:
+            raise DataError(
+                str(self.root / "depth"),
+                wanted=f"a scene that voxels of {self.voxel_m:g} m can be numbered in",
+                got=str(error),
+                fix="check depth_scale and the poses, or use larger voxels",
+            ) from error
         self.report.fused = {
             "points": len(fused.points.xyz),
             "readings": fused.num_readings,

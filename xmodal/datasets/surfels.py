@@ -65,17 +65,19 @@ def frame_surfels(image: Image, depth: Depth, *, noise: DepthNoise, max_sigma_m:
     edge = _edges(z, valid, noise, min(fx, fy))
     rays = _rays(depth)
     column, row, inside = _colour_pixels(image, rays)
-    kept = valid & near_enough & ~edge & inside
+    # Row numbers once, not a mask five times: masks are searched again at every use.
+    kept = torch.nonzero((valid & near_enough & ~edge & inside).flatten()).squeeze(1)
     xyz_cam = rays * z[..., None]
-    normal_cam = _normals(xyz_cam, z, valid & ~edge)[kept]
+    normal_cam = _normals(xyz_cam, z, valid & ~edge).view(-1, 3)[kept]
     R = depth.camera.T_world_cam[:3, :3].to(z)
-    sigma_m = noise.sigma_m(z[kept])
+    sigma_m = noise.sigma_m(z.flatten()[kept])
     one_m = noise.sigma_m(torch.ones((), dtype=z.dtype))
     # Half a millimetre: noise-free sensors must not divide by zero.
     weight = ((one_m + 5e-4) / (sigma_m + 5e-4)).square()
+    pixel = (row * image.camera.hw[1] + column).flatten()[kept]
     return Surfels(
-        xyz=xyz_cam[kept] @ R.T + depth.camera.T_world_cam[:3, 3].to(z),
-        rgb=image.rgb[:, row[kept], column[kept]].T,
+        xyz=xyz_cam.view(-1, 3)[kept] @ R.T + depth.camera.T_world_cam[:3, 3].to(z),
+        rgb=image.rgb.reshape(3, -1).index_select(1, pixel).T.contiguous(),
         normal=normal_cam @ R.T,
         weight=weight,
         num_edges=int((valid & near_enough & edge).sum()),
