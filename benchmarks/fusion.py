@@ -132,7 +132,7 @@ def peer_fusion(world: World, maps: list[Tensor], out: Tensor) -> Tensor:
     counter = torch.zeros(len(points), 1)
     out.zero_()
     for camera, depth, features in zip(world.cameras, world.depths, maps, strict=True):
-        mapping = torch.from_numpy(_peer_mapping(points, camera, depth.numpy()))
+        mapping = torch.from_numpy(peer_mapping(points, camera, depth.numpy()))
         seen = mapping[:, 2]
         if not seen.any():
             continue
@@ -144,7 +144,7 @@ def peer_fusion(world: World, maps: list[Tensor], out: Tensor) -> Tensor:
     return out
 
 
-def _peer_mapping(points: np.ndarray, camera: Camera, depth: np.ndarray) -> np.ndarray:
+def peer_mapping(points: np.ndarray, camera: Camera, depth: np.ndarray) -> np.ndarray:
     """Row, column and visibility of every point, zero where it is not visible."""
     height, width = camera.hw
     mapping = np.zeros((3, len(points)), dtype=int)

@@ -211,6 +211,24 @@ def pixel_rays(
     return rays_cam @ camera.T_world_cam[:3, :3].to(uv).T, valid
 
 
+def pixel_centres(
+    hw: tuple[int, int],
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str | None = None,
+) -> Float[Tensor, "N 2"]:
+    """Middles of all pixels of an image, row by row: (0.5, 0.5), (1.5, 0.5), ...
+
+    Args:
+        hw: Height and width, pixels.
+        dtype: Of the result.
+        device: Of the result.
+    """
+    v = torch.arange(hw[0], dtype=dtype, device=device) + 0.5
+    u = torch.arange(hw[1], dtype=dtype, device=device) + 0.5
+    return torch.stack(torch.meshgrid(u, v, indexing="xy"), -1).reshape(-1, 2)
+
+
 def unproject(
     uv: Float[Tensor, "N 2"], depth_m: Float[Tensor, " N"], camera: Camera
 ) -> Float[Tensor, "N 3"]:

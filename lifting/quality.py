@@ -65,7 +65,7 @@ def view_quality(
         normals: World frame, of any length and sign. A zero or non-finite normal means unknown
             and gives the grazing factor 1.
         camera: Camera of the view.
-        uv: The points' pixels, x then y. Weight 0 outside the image and, with `border`, on its edge.
+        uv: The points' pixels, x then y. Weight 0 outside the image and, with `border`, on its rim.
         depth_m: The points' z-depth, metres. Weight 0 behind the camera.
         options: Which factors are used.
 
