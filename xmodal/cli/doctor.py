@@ -6,7 +6,7 @@ from __future__ import annotations
 def doctor() -> None:
     """Say what is installed, which backends are used, and the line that mends what is missing.
 
-    Examples:
+    For example:
 
         xmodal doctor
 

@@ -27,13 +27,13 @@ def eval_(
 ) -> None:
     """Measure a run against labels: 3D IoU per object, localisation of texts in frames.
 
-    Examples:
+    For example:
 
         xmodal eval RUN --task segmentation
 
         xmodal eval RUN --data SCENE --task localisation
     """
-    from xmodal.evaluation_run import EvalRequest, eval_run
+    from xmodal.runs.evaluate import EvalRequest, eval_run
 
     request = EvalRequest(
         run=run, data=data, task=task, scores=scores, labels=labels, out=out or run

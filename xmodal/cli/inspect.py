@@ -16,7 +16,7 @@ def check(
 ) -> None:
     """Validate a graph or run file: every mistake at once, before any tensor exists.
 
-    Examples:
+    For example:
 
         xmodal check configs/graphs/kitchen.yaml
 
@@ -45,7 +45,7 @@ def check(
 def verify(run: Annotated[Path, typer.Argument(help="RUN folder.")]) -> None:
     """Re-check every hash of a run.
 
-    Examples:
+    For example:
 
         xmodal verify RUN
 
@@ -74,12 +74,12 @@ def export(
 ) -> None:
     """Write a run's cloud with its features as colours (three principal components).
 
-    Examples:
+    For example:
 
         xmodal export RUN --out features.ply
 
         xmodal export RUN --source student --out student.ply
     """
-    from xmodal.export import export_ply
+    from xmodal.runs.export import export_ply
 
     print(export_ply(run, out, source))

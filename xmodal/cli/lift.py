@@ -25,14 +25,14 @@ def lift(
 ) -> None:
     """Lift a teacher's 2D features into 3D, without training.
 
-    Examples:
+    For example:
 
         xmodal lift SCENE --teacher embedded --to points --out RUN
 
         xmodal lift SCENE --teacher dino --max-frames 4 --out RUN
     """
     from xmodal.cli.progress import progress
-    from xmodal.lifting_run import LiftRequest, lift_run
+    from xmodal.runs.lift import LiftRequest, lift_run
 
     request = LiftRequest(
         source=scene,

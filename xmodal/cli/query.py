@@ -19,7 +19,9 @@ def query(
     ] = None,
     negative: Annotated[list[str] | None, typer.Option(help="A text to tell it from.")] = None,
     top: Annotated[int, typer.Option(min=1, help="Largest number of objects.")] = 10,
-    frame: Annotated[str | None, typer.Option(help="Frame of --png; the best view if none.")] = None,
+    frame: Annotated[
+        str | None, typer.Option(help="Frame of --png; the best view if none.")
+    ] = None,
     ply: Annotated[Path | None, typer.Option(help="Write the cloud in heat colours.")] = None,
     png: Annotated[Path | None, typer.Option(help="Write relevancy over a frame.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write the objects found.")] = None,
@@ -27,13 +29,13 @@ def query(
 ) -> None:
     """Find where a text, a clicked pixel or a picture is in 3D.
 
-    Examples:
+    For example:
 
         xmodal query RUN "coffee mug" --png q.png --ply q.ply
 
         xmodal query RUN --click 000000,380,185 --source lifted --scores s.npy
     """
-    from xmodal.query_run import Prompt, QueryOutputs, query_run
+    from xmodal.runs.query import Prompt, QueryOutputs, query_run
 
     prompt = Prompt(text=text, click=click, image=image, negatives=tuple(negative or ()))
     outputs = QueryOutputs(ply=ply, png=png, json=json, scores=scores, frame=frame, top=top)

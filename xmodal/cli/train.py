@@ -22,14 +22,14 @@ def train(
 ) -> None:
     """Distill the lifted features into a network that needs only points.
 
-    Examples:
+    For example:
 
         xmodal train RUN/run.yaml --out RUN
 
         xmodal train RUN/run.yaml optimiser.steps=100 --out RUN2
     """
     from xmodal.cli.progress import progress
-    from xmodal.training_run import TrainRequest, train_run
+    from xmodal.runs.train import TrainRequest, train_run
 
     request = TrainRequest(
         runfile=runfile,
@@ -52,13 +52,13 @@ def apply(
 ) -> None:
     """Run a trained student on new points, without images.
 
-    Examples:
+    For example:
 
         xmodal apply RUN CLOUD.ply --out RUN2
 
         xmodal apply RUN OTHER_SCENE --out RUN2
     """
     from xmodal.cli.progress import progress
-    from xmodal.training_run import apply_run
+    from xmodal.runs.train import apply_run
 
     print(apply_run(run, scene, out, voxel_m=voxel_m, overwrite=overwrite, report=progress))

@@ -84,10 +84,10 @@ def write_figure(path: Path, rows: Sequence[Row], title: str) -> None:
         line[0].set_ylabel(f'"{row.text}"', fontsize=13)
     _scale_bar(figure)
     figure.suptitle(title, fontsize=13, y=0.995)
+    total = height * len(rows) + 1.1
     figure.subplots_adjust(
-        left=0.025, right=0.995, top=1 - 0.62 / (height * len(rows) + 1.1), bottom=0.42 / (height * len(rows) + 1.1),
-        wspace=0.02, hspace=0.03,
-    )  # fmt: skip
+        left=0.025, right=0.995, top=1 - 0.62 / total, bottom=0.42 / total, wspace=0.02, hspace=0.03
+    )
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png")
 
