@@ -18,7 +18,7 @@ class Problem:
 
     Attributes:
         loc: Keys and list positions from the top of the file to the offending key.
-        line: Line in the file, from 1; None for a graph made in Python.
+        line: Line in the file, from 1; 0 for the command line, None for a graph made in Python.
         wanted: What was expected there.
         got: What came instead.
         fix: What to write.
@@ -57,6 +57,8 @@ class ConfigReportError(ConfigError):
 
 
 def _where(source: str, problem: Problem) -> str:
+    if problem.line == 0:
+        return f"command line, {problem.key}"
     place = source if problem.line is None else f"{source}:{problem.line}"
     return f"{place}, {problem.key}"
 

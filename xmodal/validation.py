@@ -106,7 +106,9 @@ def _dataclasses_in(hint: Any) -> Iterator[Any]:
     elif get_origin(hint) in (Union, types.UnionType):
         for option in get_args(hint):
             yield from _dataclasses_in(option)
-    elif hasattr(hint, "__metadata__"):
+    elif hasattr(hint, "__metadata__") and not any(
+        hasattr(note, "__get_pydantic_core_schema__") for note in hint.__metadata__
+    ):
         yield from _dataclasses_in(get_args(hint)[0])
 
 
