@@ -112,15 +112,15 @@ def resolve_backend(
     # Devices without a backend of their own (mps, xpu) have plain torch.
     usable = choices.get(kind, ("torch",))
     if name == "auto":
-        chosen = next(choice for choice in usable if backend_problem(choice) is None)
+        chosen: BackendName = next(choice for choice in usable if backend_problem(choice) is None)
         _log_choice(op, kind, chosen)
         return chosen
     known: list[BackendName] = sorted(
         {choice for per_device in choices.values() for choice in per_device}
     )
-    asked = next((choice for choice in known if choice == name), None)
-    if asked is None:
+    if name not in known:
         raise ValueError(f"{op} has the backends {', '.join(['auto', *known])}, got {name!r}")
+    asked = known[known.index(name)]
     if asked not in usable:
         raise BackendUnavailableError(
             f"{op}: backend {name!r} does not run on device {kind!r}; "
