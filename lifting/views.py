@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, overload
+from typing import Literal, Protocol, overload, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64
@@ -122,6 +122,7 @@ class LiftView:
         )
 
 
+@runtime_checkable
 class ViewSet(Protocol):
     """Views that are made when they are asked for, usually from a cache on disk."""
 
