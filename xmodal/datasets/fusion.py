@@ -1,22 +1,22 @@
 """Points from depth frames: a weighted average per voxel, one frame in memory at a time.
 
 A voxel average, not a TSDF: the lift needs one point per place with a colour and a normal, not a
-watertight surface. The average needs no truncation band (memory is that of the occupied voxels),
-no marching cubes, and treats thin and single-sided surfaces as they were measured; what a TSDF does
-better, carving outliers by free space, is done here by dropping the readings at depth edges, by
-weighting with the inverse variance of the depth and by asking for a second view of weak voxels.
-See docs/adr/0002-fusion.md.
+watertight surface. The average needs no truncation band (memory is that of the occupied voxels) and
+no marching cubes, and it treats thin and single-sided surfaces as they were measured. What a TSDF
+does better, removing what later views see through, is a second pass here: the views vote. See
+docs/adr/0002-fusion.md.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int, Int64
+from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor
 
+from lifting.cameras import project
 from lifting.points import voxelize
 from lifting.visibility import DepthNoise
 from xmodal.datasets.surfels import Surfels, frame_surfels
@@ -43,6 +43,7 @@ class Fused:
         num_edges: Of these, dropped at depth edges.
         num_far: Of these, dropped as too noisy.
         num_weak: Voxels dropped for want of support.
+        num_carved: Voxels dropped because more views saw through them than saw them.
     """
 
     points: Points
@@ -51,6 +52,7 @@ class Fused:
     num_edges: int
     num_far: int
     num_weak: int
+    num_carved: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +83,8 @@ def fuse_depth(
 
     Returns:
         One point per supported voxel: the mean of its readings by inverse variance. A voxel counts
-        when two views saw it, or one view with at least three readings in it.
+        when two views saw it, or one view with at least three readings in it, and when no more
+        views measure a surface well behind it than measure it.
 
     Raises:
         ValueError: If `voxel_m` is not positive, or too small for the extent of the scene.
@@ -104,7 +107,19 @@ def fuse_depth(
             total, pending, waiting = _merge([total, *pending]), [], 0
         if progress is not None:
             progress(done, len(depths))
-    return _finish(_merge([total, *pending]), voxel_m, readings, edges, far)
+    voxels = _merge([total, *pending])
+    strong = (voxels.counts[:, 0] >= 2) | (voxels.counts[:, 1] >= _LONE_VIEW_READINGS)
+    points, num_views = _finish(voxels, strong, voxel_m)
+    solid = _solid(points.xyz, depths, replace(noise, margin_m=voxel_m))
+    return Fused(
+        points=_select(points, solid),
+        num_views=num_views[solid],
+        num_readings=readings,
+        num_edges=edges,
+        num_far=far,
+        num_weak=int((~strong).sum()),
+        num_carved=int((~solid).sum()),
+    )
 
 
 def _empty() -> _Voxels:
@@ -135,23 +150,48 @@ def _merge(parts: list[_Voxels]) -> _Voxels:
     return _Voxels(cells.coords, sums, counts)
 
 
-def _finish(voxels: _Voxels, voxel_m: float, readings: int, edges: int, far: int) -> Fused:
-    strong = (voxels.counts[:, 0] >= 2) | (voxels.counts[:, 1] >= _LONE_VIEW_READINGS)
-    coords, sums = voxels.coords[strong], voxels.sums[strong]
+def _finish(voxels: _Voxels, strong: Tensor, voxel_m: float) -> tuple[Points, Tensor]:
+    sums = voxels.sums[strong]
     mean = sums[:, 1:] / sums[:, :1]
-    xyz = (coords.double() * voxel_m + mean[:, :3].double()).float()
+    corner = voxels.coords[strong].double() * voxel_m
     length = torch.linalg.vector_norm(mean[:, 6:], dim=1, keepdim=True)
     points = Points(
-        xyz=xyz,
-        offsets=torch.tensor([0, len(xyz)]),
+        xyz=(corner + mean[:, :3].double()).float(),
+        offsets=torch.tensor([0, len(sums)]),
         rgb=mean[:, 3:6].clamp(0, 1),
         normals=mean[:, 6:] / length.clamp_min(1e-12),
     )
-    return Fused(
-        points=points,
-        num_views=voxels.counts[strong, 0],
-        num_readings=readings,
-        num_edges=edges,
-        num_far=far,
-        num_weak=int((~strong).sum()),
+    return points, voxels.counts[strong, 0]
+
+
+def _solid(
+    xyz: Float[Tensor, "M 3"], depths: Views[Depth], noise: DepthNoise
+) -> Bool[Tensor, " M"]:
+    """Whether at least as many views measure a point as measure a surface well behind it.
+
+    Poses drift: two passes over one wall leave two sheets, and the nearer one would hide what lies
+    behind it from every later step.
+    """
+    votes = torch.zeros(len(xyz), dtype=torch.int32)
+    for depth in depths:
+        projection = project(xyz, depth.camera)
+        seen = torch.nonzero(projection.in_image).squeeze(1)
+        column, row = projection.uv[seen].long().unbind(1)
+        measured = depth.depth_m[row, column]
+        behind = measured - projection.depth_m[seen]
+        tolerance = noise.tolerance_m(measured)
+        agrees = behind.abs() <= tolerance
+        # One more margin before "through": a point at the tolerance's edge is no evidence.
+        through = behind > tolerance + noise.margin_m
+        votes[seen] += ((agrees.int() - through.int()) * (measured > 0)).to(votes.dtype)
+    return votes >= 0
+
+
+def _select(points: Points, kept: Bool[Tensor, " M"]) -> Points:
+    assert points.rgb is not None and points.normals is not None, "fusion makes both"
+    return Points(
+        xyz=points.xyz[kept],
+        offsets=torch.tensor([0, int(kept.sum())]),
+        rgb=points.rgb[kept],
+        normals=points.normals[kept],
     )

@@ -190,6 +190,7 @@ class Scene:
             "readings dropped at depth edges": fused.num_edges,
             "readings dropped as noisy": fused.num_far,
             "voxels dropped for want of support": fused.num_weak,
+            "voxels dropped as seen through": fused.num_carved,
         }
         if not len(fused.points.xyz):
             raise DataError(
