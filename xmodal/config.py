@@ -313,8 +313,13 @@ def scalar_text(value: Any) -> str:
         return value if plain and not other else _quoted(value)
     if isinstance(value, Mapping):
         pairs = cast("Mapping[str, Any]", value).items()
-        return "{" + ", ".join(f"{scalar_text(k)}: {scalar_text(v)}" for k, v in pairs) + "}"
+        return "{" + ", ".join(f"{_key_text(k)}: {scalar_text(v)}" for k, v in pairs) + "}"
     return "[" + ", ".join(scalar_text(item) for item in value) + "]"
+
+
+def _key_text(key: str) -> str:
+    """A key inside braces; `on` is a field of ours, so it stays bare."""
+    return key if key == "on" else scalar_text(key)
 
 
 def _quoted(text: str) -> str:

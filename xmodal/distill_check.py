@@ -58,11 +58,7 @@ def _check_space(plan: Plan, draft: Draft, source: str) -> None:
         if space in takes:
             continue
         name = getattr(teacher.op, "op", "")
-        fits = [
-            other
-            for other in op_names("distill")
-            if space in (getattr(op_class("distill", other), "teacher_spaces", None) or ())
-        ]
+        fits = [other for other in op_names("distill") if space in _class_spaces(other)]
         fix = f"use {{op: {fits[0]}}}" if fits else "use another loss"
         if hasattr(draft.op, f"allow_{space}"):
             fix += f", or add `allow_{space}: true` if you mean it"
@@ -73,6 +69,12 @@ def _check_space(plan: Plan, draft: Draft, source: str) -> None:
             fix,
             key="op",
         )
+
+
+def _class_spaces(name: str) -> tuple[str, ...]:
+    """Spaces that a distill op takes whatever its settings; none where the settings decide."""
+    spaces_taken: object = getattr(op_class("distill", name), "teacher_spaces", ())
+    return spaces_taken if isinstance(spaces_taken, tuple) else ()
 
 
 def _named(where: Support) -> str:
@@ -133,6 +135,7 @@ def check_students(plan: Plan) -> None:
                 "no distill edge that reaches it",
                 f"add `TEACHER -> {draft.target}: {{op: ...}}` under distill",
             )
+    _check_one_space(plan, taught)
     for draft in taught:
         above = plan.upstream(draft.target)
         if plan.nodes.get(draft.target) is None or any(d.op is None for d in above):
@@ -145,3 +148,21 @@ def check_students(plan: Plan) -> None:
                 f"make `{draft.target}` with a student: add `... -> {draft.target}: "
                 "{op: sparse_unet}` under encode",
             )
+
+
+def _check_one_space(plan: Plan, taught: list[Draft]) -> None:
+    """A student's head gives rows in one space, so its teachers must agree on it."""
+    first: dict[str, tuple[Draft, str]] = {}
+    for draft in taught:
+        if projects(draft.op):
+            continue
+        for source in draft.sources:
+            for teacher, space in spaces(plan, source):
+                other, known = first.setdefault(draft.target, (teacher, space))
+                if known != space:
+                    plan.note_edge(
+                        draft,
+                        f"teachers of `{draft.target}` that agree on the space of their rows",
+                        f"{space} rows of `{teacher.target}`, {known} rows of `{other.target}`",
+                        "give each teacher a student of its own, or add a projection",
+                    )

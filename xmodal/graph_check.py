@@ -144,6 +144,8 @@ def _check_ports(plan: Plan, draft: Draft) -> None:
     name = draft.op.op
     if draft.verb == "distill" and not set(known[:-1]) <= {known[-1]}:
         return  # unequal kinds; the check of supports names the lift that is missing
+    if draft.verb == "distill" and any(d.op is None for n in names for d in plan.upstream(n)):
+        return  # an op that does not exist is reported; what it would have given is a guess
     fitted = assign(ports.inputs, known)
     if isinstance(fitted, Misfit):
         if fitted.source is None:

@@ -126,7 +126,8 @@ def _op(plan: Plan, verb: Verb, key: str, data: Any) -> Op | None:
     settings = cast("dict[str, Any]", data)
     name = settings["op"]
     if not isinstance(name, str) or name not in names:
-        plan.note((*loc, "op"), one_of(names), show(name), _unknown_op(verb, name, names))
+        got = f"the unknown op `{name}`" if isinstance(name, str) else show(name)
+        plan.note((*loc, "op"), one_of(names), got, _unknown_op(verb, name, names))
         return None
     assert plan.document is not None  # read_graph set it
     return build(op_class(verb, name), settings, plan.document, (*plan.at, *loc), plan.problems)
@@ -141,4 +142,6 @@ def _unknown_op(verb: Verb, name: Any, names: tuple[str, ...]) -> str:
     if others:
         return f"`{name}` is an op of {others[0]}; move the edge there"
     found = nearest(name, names)
-    return f"did you mean `{found}`?" if found else "this release has no such op"
+    if found is not None:
+        return f"did you mean `{found}`?"
+    return "this release has no such op; install a package that adds it, or choose another"

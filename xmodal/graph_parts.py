@@ -14,9 +14,8 @@ from xmodal.ports import Kind
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # Names become names of folders, so they can hold no path.
 GRAPH_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)
-_ARROW = re.compile(
-    rf"\s*({NAME.pattern}(?:\s*,\s*{NAME.pattern})*)\s*->\s*({NAME.pattern})\s*", re.ASCII
-)
+ARROW_PATTERN = rf"\s*({NAME.pattern}(?:\s*,\s*{NAME.pattern})*)\s*->\s*({NAME.pattern})\s*"
+_ARROW = re.compile(ARROW_PATTERN, re.ASCII)
 Space = Literal["unit", "simplex", "raw"]
 
 

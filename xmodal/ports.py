@@ -151,7 +151,9 @@ def _kinds(hint: object) -> tuple[tuple[Kind, ...], bool]:
         for node in ast.walk(ast.parse(text, mode="eval"))
         if isinstance(node, (ast.Name, ast.Attribute))
     ]
-    kinds: tuple[Kind, ...] = tuple(dict.fromkeys(_CLASSES[name] for name in names if name in _CLASSES))
+    kinds: tuple[Kind, ...] = tuple(
+        dict.fromkeys(_CLASSES[name] for name in names if name in _CLASSES)
+    )
     optional = "Optional" in names or "None" in text
     return kinds, optional
 

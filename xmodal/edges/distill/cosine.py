@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 from xmodal.edges.distill.project import Project, check_distill, meet
 
@@ -23,17 +23,22 @@ class Cosine:
             every observed row the same.
         project: A learned layer from the student's width to the teacher's (`linear`, `mlp`,
             `orthogonal`), or `none` where widths are equal.
+        allow_simplex: Take teacher rows that are probabilities, too; `kl` is made for those.
     """
 
     op: Literal["cosine"] = "cosine"
     weight: float = 1.0
     coverage_half: float = 1.0
     project: Project = "none"
-
-    teacher_spaces: ClassVar[tuple[str, ...]] = ("unit", "raw")
+    allow_simplex: bool = False
 
     def __post_init__(self) -> None:
         check_distill(self.weight, self.coverage_half)
+
+    @property
+    def teacher_spaces(self) -> tuple[str, ...]:
+        """Spaces of teacher rows that this loss takes."""
+        return ("unit", "raw", "simplex") if self.allow_simplex else ("unit", "raw")
 
     def build(self, *, channels: int, teacher_channels: int) -> nn.Module | None:
         """The projection, or None for `project: none`."""
