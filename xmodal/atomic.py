@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,8 @@ def atomic_path(path: Path) -> Generator[Path]:
         needed = temporary.stat().st_size if temporary.exists() else 0
         raise _not_written(path, needed, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 @contextmanager
@@ -81,8 +82,7 @@ def atomic_folder(path: Path) -> Generator[Path]:
             _sync(file)
         _sync(temporary)
         if path.exists():
-            aside = temporary_name(path)
-            path.replace(aside)
+            aside = path.replace(temporary_name(path))
             temporary.replace(path)
             shutil.rmtree(aside)
         else:
@@ -117,6 +117,11 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, keys in the given order, without NaN; atomically."""
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def remove_folder(path: Path) -> None:
+    """Delete a folder so that its name never stands for a part of it: rename first."""
+    shutil.rmtree(path.replace(temporary_name(path)), ignore_errors=True)
 
 
 def sha256_file(path: Path) -> str:

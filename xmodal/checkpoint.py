@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from xmodal.atomic import atomic_folder, remove_leftovers
+from xmodal.atomic import atomic_folder, remove_folder, remove_leftovers
 from xmodal.errors import CheckpointError, DataError
 
 SCHEMA = 1
@@ -121,7 +120,7 @@ def prune_checkpoints(folder: Path, keep: int) -> None:
     """Delete all but the newest `keep` checkpoints, and what dead writers left behind."""
     remove_leftovers(folder)
     for path in checkpoints(folder)[:-keep]:
-        shutil.rmtree(path, ignore_errors=True)
+        remove_folder(path)
 
 
 def fit_state(module: nn.Module, checkpoint: Checkpoint, prefix: str) -> None:
