@@ -67,13 +67,14 @@ def valid_radius(model: LensModel, coefficients: tuple[float, ...]) -> float:
 
 
 def _first_positive_root(polynomial: Polynomial) -> float:
-    coefficients = polynomial.trim().coef
-    if len(coefficients) < 2:
-        return math.inf
-    roots = Polynomial(coefficients).roots()
+    """Smallest positive root of a polynomial that is 1 at zero."""
+    # The roots' inverses are the roots of the reversed polynomial, whose leading coefficient is
+    # then 1: tiny high powers, which calibrations have, do no harm.
+    inverses = Polynomial(polynomial.coef[::-1]).roots()
     # A double root (slope touches zero) comes back with a tiny imaginary part: a fold as well.
-    real = [float(z.real) for z in roots if abs(z.imag) <= 1e-6 * abs(z) and z.real > 0]
-    return min(real, default=math.inf)
+    real = [float(q.real) for q in inverses if abs(q.imag) <= 1e-6 * abs(q)]
+    largest = max(real, default=0.0)
+    return 1 / largest if largest > 1 / MAX_RADIUS else math.inf
 
 
 def pad_coefficients(coefficients: tuple[float, ...]) -> tuple[float, ...]:
@@ -170,7 +171,7 @@ def _invert_fisheye(
 def _invert_pinhole(
     target: Tensor, coefficients: tuple[float, ...], radius: float
 ) -> tuple[Tensor, Tensor]:
-    solution = target * (radius / target.norm(dim=-1).clamp_min(1e-12)).clamp(max=1.0)[:, None]
+    solution = _invert_radial(target, coefficients, radius)
     step = torch.ones(len(target), 1, dtype=target.dtype, device=target.device)
     error = (target - distort(solution, "pinhole", coefficients)).norm(dim=-1, keepdim=True)
     inverse = _inverse_pinhole_jacobian(solution, coefficients)
@@ -189,6 +190,22 @@ def _invert_pinhole(
         if bool((error <= 1e-13).all()):
             break
     return solution, inverse
+
+
+def _invert_radial(target: Tensor, coefficients: tuple[float, ...], radius: float) -> Tensor:
+    """Invert the radial part alone by a table; close enough for Newton even beside a pole."""
+    like = {"dtype": target.dtype, "device": target.device}
+    # Even steps of the angle off the axis, short of the radius itself, where a pole may be.
+    ideal = torch.linspace(0, math.atan(radius) * (1 - 1e-6), 4097, **like).tan()
+    on_axis = torch.stack((ideal, torch.zeros_like(ideal)), -1)
+    radial = (*coefficients[:2], 0.0, 0.0, *coefficients[4:])
+    imaged = distort(on_axis, "pinhole", radial)[:, 0].contiguous()
+    wanted = target.norm(dim=-1)
+    after = torch.searchsorted(imaged, wanted).clamp(1, len(imaged) - 1)
+    low, high = imaged[after - 1], imaged[after]
+    share = ((wanted - low) / (high - low)).clamp(0, 1)
+    r = ideal[after - 1] + share * (ideal[after] - ideal[after - 1])
+    return target * (r / wanted.clamp_min(1e-12)).where(wanted > 1e-12, 1.0)[:, None]
 
 
 def _inverse_pinhole_jacobian(xy: Tensor, coefficients: tuple[float, ...]) -> Tensor:
