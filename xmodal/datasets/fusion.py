@@ -4,7 +4,7 @@ A voxel average, not a TSDF: the lift needs one point per place with a colour an
 watertight surface. The average needs no truncation band (memory is that of the occupied voxels) and
 no marching cubes, and it treats thin and single-sided surfaces as they were measured. What a TSDF
 does better, removing what later views see through, is a second pass here: the views vote. See
-docs/adr/0002-fusion.md.
+docs/adr/0002-voxel-average.md.
 """
 
 from __future__ import annotations
