@@ -8,7 +8,7 @@ features of any width. Weights are raw; the division by their sum happens once, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -42,13 +42,7 @@ class LiftOperator:
 
     def __post_init__(self) -> None:
         _check_pattern(self.crow, self.col, self.num_sources)
-        if self.weight.shape != self.col.shape:
-            raise ValueError(
-                f"a lift operator needs one weight for each of its {self.col.numel()} entries, "
-                f"got {self.weight.numel()}"
-            )
-        if not _all_finite(self.weight):
-            raise ValueError("a lift operator needs finite weights, got NaN or infinity")
+        _check_weight(self.weight, self.col)
 
     # ---- construction ---------------------------------------------------------------------
 
@@ -102,9 +96,11 @@ class LiftOperator:
 
     def with_weight(self, weight: Float[Tensor, " nnz"]) -> LiftOperator:
         """The same pattern with other weights, for example a network's depth probabilities."""
-        result = replace(self, weight=weight)
-        if "_transposed" in self.__dict__:  # the sort depends on the pattern alone: keep it
-            result.__dict__["_transposed"] = self._transposed
+        _check_weight(weight, self.col)
+        result = self._derived(self.crow, self.col, weight)
+        for name in ("row", "_transposed"):  # these depend on the pattern alone: keep them
+            if name in self.__dict__:
+                result.__dict__[name] = self.__dict__[name]
         return result
 
     def to(
@@ -117,6 +113,16 @@ class LiftOperator:
             weight=self.weight.to(device=device, dtype=dtype),
             num_sources=self.num_sources,
         )
+
+    def _derived(self, crow: Tensor, col: Tensor, weight: Tensor) -> LiftOperator:
+        """An operator over the same sources that is correct by construction: not checked again.
+
+        Checks cost more than the work itself when there are thousands of small operators.
+        """
+        result = object.__new__(LiftOperator)
+        parts = {"crow": crow, "col": col, "weight": weight, "num_sources": self.num_sources}
+        result.__dict__.update(parts)
+        return result
 
     # ---- shape ----------------------------------------------------------------------------
 
@@ -250,22 +256,15 @@ class LiftOperator:
         """
         _check_range("row", index, self.num_targets)
         crow, entry = _expand(self.crow, index)
-        return LiftOperator(
-            crow=crow,
-            col=self.col[entry],
-            weight=self.weight[entry],
-            num_sources=self.num_sources,
-        )
+        return self._derived(crow, self.col[entry], self.weight[entry])
 
     def drop_zeros(self) -> LiftOperator:
         """Without the entries of weight zero, so that their sources are never read."""
         keep = self.weight != 0
-        return LiftOperator(
-            crow=_pointers(self.row[keep], self.num_targets),
-            col=self.col[keep],
-            weight=self.weight[keep],
-            num_sources=self.num_sources,
-        )
+        if bool(keep.all()):
+            return self
+        crow = _pointers(self.row[keep], self.num_targets)
+        return self._derived(crow, self.col[keep], self.weight[keep])
 
     def coalesce(self) -> LiftOperator:
         """Merge entries with equal row and column by adding their weights; sorts columns."""
@@ -357,6 +356,16 @@ def _check_range(name: str, index: Tensor, size: int) -> None:
     if low < 0 or high >= size:
         wrong = low if low < 0 else high
         raise ValueError(f"{name} index {wrong} lies outside [0, {size})")
+
+
+def _check_weight(weight: Tensor, col: Tensor) -> None:
+    if weight.shape != col.shape:
+        raise ValueError(
+            f"a lift operator needs one weight for each of its {col.numel()} entries, "
+            f"got {weight.numel()}"
+        )
+    if not _all_finite(weight):
+        raise ValueError("a lift operator needs finite weights, got NaN or infinity")
 
 
 def _check_pattern(crow: Tensor, col: Tensor, num_sources: int) -> None:

@@ -33,7 +33,7 @@ from lifting.visibility import VisiblePoints, splat_radius
 
 # Points whose views are looked up together. Large enough that calls per view cost nothing, small
 # enough that a block's pairs stay under 1 MB a view.
-_BLOCK_ROWS = 16384
+_BLOCK_ROWS = 32768
 # Without the compiled kernel a block also needs two sums of block x channels.
 _BLOCK_ROWS_TORCH = 4096
 
