@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from xmodal.values import Image, Value, Views
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Execution:
     """One way of running a graph: with these modules and teachers, and this cache."""
 
@@ -26,6 +27,7 @@ class Execution:
     nets: Mapping[str, nn.Module]
     teachers: Mapping[str, Teacher]
     wrap: Callable[[Edge, Teacher, Views[Image]], Views[Any]] | None = None
+    extras: Callable[[Edge], Mapping[str, Any]] | None = None
 
     def __call__(
         self, values: Mapping[str, Value | Views[Any]], targets: Sequence[str] | None
@@ -89,7 +91,15 @@ class Execution:
             return edge.op(teacher, *arguments)
         if edge.has_weights:
             return edge.op(self._net(edge), *arguments)
-        return edge.op(*arguments)
+        return edge.op(*arguments, **self._extras(edge))
+
+    def _extras(self, edge: Edge) -> dict[str, Any]:
+        """What the caller offers for this call, as far as the op takes it."""
+        if self.extras is None:
+            return {}
+        parameters = inspect.signature(type(edge.op).__call__).parameters.values()
+        taken = {p.name for p in parameters if p.kind == p.KEYWORD_ONLY}
+        return {name: given for name, given in self.extras(edge).items() if name in taken}
 
     def _load(self, edge: Edge) -> Teacher:
         op: Any = edge.op

@@ -168,6 +168,7 @@ class Graph:
         *,
         targets: Sequence[str] | None = None,
         wrap: Callable[[Edge, Teacher, Views[Image]], Views[Any]] | None = None,
+        extras: Callable[[Edge], Mapping[str, Any]] | None = None,
     ) -> dict[str, Value | Views[Any]]:
         """Compute nodes from given ones; a node that is given is never computed.
 
@@ -178,6 +179,8 @@ class Graph:
             targets: The nodes wanted; all that can be computed if None.
             wrap: Called instead of a teacher's op with the edge, the teacher and the lazy views,
                 so that the caller can keep the teacher's output on disk.
+            extras: Gives the keyword-only arguments of an op's call, such as a buffer or a
+                progress bar; an op that does not take one never gets it.
 
         Returns:
             The given and the computed values, by node name.
@@ -187,7 +190,9 @@ class Graph:
         """
         from xmodal.execution import Execution
 
-        run = Execution(graph=self, nets=nets or {}, teachers=teachers or {}, wrap=wrap)
+        run = Execution(
+            graph=self, nets=nets or {}, teachers=teachers or {}, wrap=wrap, extras=extras
+        )
         return run(values, targets)
 
     def plain(self) -> dict[str, Any]:

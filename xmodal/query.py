@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from xmodal.atomic import atomic_path, write_json
 from xmodal.errors import UsageError
@@ -127,7 +127,7 @@ def find_objects(
     if not np.isfinite(scores).any() or np.nanmax(scores) <= 0:
         return []
     chosen = np.flatnonzero(np.nan_to_num(scores, nan=-1.0) >= threshold * np.nanmax(scores))
-    tree = cKDTree(xyz[chosen])
+    tree = KDTree(xyz[chosen])
     pairs = tree.query_pairs(_LINK_SPACINGS * point_spacing(xyz), output_type="ndarray")
     size = len(chosen)
     graph = coo_matrix((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(size, size))

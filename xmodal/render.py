@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from lifting.cameras import Camera, scale_camera, unproject
 from lifting.visibility import zbuffer
+from xmodal.atomic import atomic_path
 from xmodal.values import Depth
 
 FloatImage = npt.NDArray[np.float32]
@@ -29,14 +31,14 @@ class PointRenderer:
         stride: One value is computed for every `stride` x `stride` block of colour pixels.
     """
 
-    tree: cKDTree
+    tree: KDTree
     reach_m: float
     stride: int = 2
 
     @staticmethod
     def of(xyz: npt.NDArray[np.float32], *, stride: int = 2) -> PointRenderer:
         """Build a renderer whose reach is twice the typical spacing of the points."""
-        tree = cKDTree(xyz)
+        tree = KDTree(xyz)
         return PointRenderer(tree, reach_m=2.0 * point_spacing(xyz, tree), stride=stride)
 
     def pixel_points(self, camera: Camera, depth: Depth | None) -> npt.NDArray[np.int64]:
@@ -76,13 +78,12 @@ class PointRenderer:
         return image
 
 
-def point_spacing(xyz: npt.NDArray[np.float32], tree: cKDTree | None = None) -> float:
+def point_spacing(xyz: npt.NDArray[np.float32], tree: KDTree | None = None) -> float:
     """Median distance to the nearest neighbour, metres, from at most 4,000 points."""
     if len(xyz) < 2:
         return 0.01
-    tree = tree or cKDTree(xyz)
     sample = xyz[:: max(1, len(xyz) // 4000)]
-    distance = tree.query(sample, k=2)[0][:, 1]
+    distance = np.asarray((tree or KDTree(xyz)).query(sample, k=2)[0])[:, 1]
     return float(np.median(distance)) or 0.01
 
 
@@ -132,3 +133,11 @@ def overlay(rgb: npt.NDArray[np.uint8], values: FloatImage) -> npt.NDArray[np.ui
     share = np.asarray(alpha, dtype=np.float32)[..., None] / 255 * 0.85
     grey = rgb.astype(np.float32).mean(-1, keepdims=True).repeat(3, -1) * 0.8
     return (grey * (1 - share) + np.asarray(paint, dtype=np.float32) * share).astype(np.uint8)
+
+
+def write_picture(path: Path, rgb: npt.NDArray[np.uint8]) -> None:
+    """Write an RGB picture `[H, W, 3]` as PNG, atomically."""
+    from PIL import Image as PilImage
+
+    with atomic_path(path) as temporary:
+        PilImage.fromarray(rgb).save(temporary, format="PNG")

@@ -2,7 +2,8 @@
 
     RUN/graph.yaml run.yaml         the resolved graph and run file
     RUN/points.ply                  the points; every feature store shares this row order
-    RUN/features/{lifted,student}/  rows.npy (float16), valid, weight, num_views, disagreement, store.json
+    RUN/features/{lifted,student}/  rows.npy (float16), valid, weight, num_views, disagreement,
+                                    store.json
     RUN/checkpoints/ metrics.csv log.jsonl
     RUN/manifest.json               sha256 of every file above, versions, fingerprint
 
@@ -21,15 +22,13 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from xmodal.atomic import atomic_folder, sha256_file, write_json
 from xmodal.errors import DataError, UsageError
-
-Source = Literal["lifted", "student"]
 
 _VERSIONED = ("xmodal", "torch", "numpy", "numba", "timm", "onnxruntime", "open_clip_torch")
 _ARRAYS = ("rows", "valid", "weight", "num_views", "disagreement")
@@ -116,14 +115,14 @@ class Run:
         """Folder of student checkpoints."""
         return self.path / "checkpoints"
 
-    def has(self, source: Source) -> bool:
+    def has(self, source: str) -> bool:
         """Whether the run holds features of `source`."""
         return (self.path / "features" / source / "store.json").is_file()
 
-    def sources(self) -> list[Source]:
-        """The sources the run holds, the lifted one first."""
-        names: list[Source] = ["lifted", "student"]
-        return [name for name in names if self.has(name)]
+    def sources(self) -> list[str]:
+        """The nodes whose features the run holds, `lifted` before the students."""
+        names = sorted(path.parent.name for path in self.path.glob("features/*/store.json"))
+        return sorted(names, key=lambda name: name != "lifted")
 
     def manifest(self) -> dict[str, Any]:
         """Read `manifest.json`.
@@ -149,7 +148,7 @@ class Run:
                 fix="the file was changed by hand or cut; lift again with --overwrite",
             ) from error
 
-    def write_features(self, source: Source, info: FeatureInfo, **arrays: npt.NDArray[Any]) -> None:
+    def write_features(self, source: str, info: FeatureInfo, **arrays: npt.NDArray[Any]) -> None:
         """Store rows and their bookkeeping under `features/SOURCE`, replacing what was there.
 
         `rows` may be float32 (a memory map); it is converted to float16 in blocks.
@@ -162,7 +161,7 @@ class Run:
                 np.save(work / f"{name}.npy", arrays[name])
             write_json(work / "store.json", {**asdict(info), "cosine_error": worst})
 
-    def features(self, source: Source) -> Features:
+    def features(self, source: str) -> Features:
         """Open a feature store.
 
         Raises:

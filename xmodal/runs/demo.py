@@ -13,7 +13,13 @@ import numpy.typing as npt
 
 from xmodal.errors import UsageError
 from xmodal.query import find_objects
-from xmodal.runs.evaluate import EvalRequest, available_tasks, eval_run, truth_on
+from xmodal.runs.evaluate import (
+    EvalRequest,
+    available_tasks,
+    eval_run,
+    object_names,
+    truth_on,
+)
 from xmodal.runs.figure import Row, demo_row, write_figure
 from xmodal.runs.lift import LiftRequest, lift_run
 from xmodal.runs.log import peak_memory_mb
@@ -104,7 +110,7 @@ def _world(request: DemoRequest, report: Reporter) -> Path:
 def _texts(opened: OpenedRun) -> tuple[str, ...]:
     """Names of the generated world's objects, the ones of the figure first."""
     labels = opened.scene.labels()
-    names = labels.objects if labels is not None else []
+    names = () if labels is None else object_names(opened, labels)
     first = [name for name in _FIGURE_TEXTS if name in names]
     return tuple(first + [name for name in names if name not in first])
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from lifting.visibility import visible_points
 from xmodal.datasets import Labels, Scene, open_scene
@@ -111,7 +111,7 @@ def segmentation_tables(opened: OpenedRun, scene: Scene, request: EvalRequest) -
             fix="give a labelled scene with --data",
         )
     truth = truth_on(opened, scene, labels)
-    names = opened.spec.evaluation.names or labels.objects
+    names = opened.spec.evaluation.names or object_names(opened, labels)
     ids = named_truth(truth, labels, names)
     tables: dict[str, npt.NDArray[np.int64]] = {}
     if request.scores or request.labels:
@@ -142,15 +142,22 @@ def iou_table(tables: Mapping[str, npt.NDArray[np.int64]], names: Sequence[str])
     return Table(title, ("object", *tables), tuple(rows))
 
 
+def object_names(opened: OpenedRun, labels: Labels) -> tuple[str, ...]:
+    """Classes that occur in the scene, without those that `evaluation.other` stands for."""
+    occurring = np.unique(labels.ids.numpy())
+    names = [labels.classes[i] for i in occurring if i >= 0]
+    return tuple(name for name in names if name not in opened.spec.evaluation.other)
+
+
 def truth_on(opened: OpenedRun, scene: Scene, labels: Labels) -> Ids:
     """Label of every point of the run, from the nearest labelled point; UNKNOWN if none is near."""
     given = scene.cloud().xyz.numpy()
     if len(given) == len(opened.xyz) and np.allclose(given, opened.xyz, atol=1e-5):
-        return labels.ids.astype(np.int64)
+        return labels.ids.numpy().astype(np.int64)
     reach = 2 * max(point_spacing(given), point_spacing(opened.xyz))
-    distance, index = cKDTree(given).query(opened.xyz, distance_upper_bound=reach)
+    distance, index = KDTree(given).query(opened.xyz, distance_upper_bound=reach)
     near = np.isfinite(distance)
-    return np.where(near, labels.ids[np.where(near, index, 0)], UNKNOWN).astype(np.int64)
+    return np.where(near, labels.ids.numpy()[np.where(near, index, 0)], UNKNOWN).astype(np.int64)
 
 
 def named_truth(truth: Ids, labels: Labels, names: Sequence[str]) -> Ids:
@@ -178,9 +185,9 @@ def single_view_confusion(opened: OpenedRun, ids: Ids, names: Sequence[str]) -> 
     texts = [*names, *opened.spec.evaluation.other]
     xyz = opened.cloud.xyz
     total = np.zeros((len(names) + 1, len(names) + 1), dtype=np.int64)
-    views = opened.teacher_views()
-    for index in range(len(views)):
-        view, depth = views[index], opened.scene.depth(index)
+    for index in range(len(opened.scene.images)):
+        view = opened.teacher_view(opened.scene.images[index])
+        depth = opened.scene.depth(index)
         seen = visible_points(
             xyz,
             view.camera,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +14,11 @@ from xmodal.errors import UsageError
 from xmodal.ply import read_points
 from xmodal.query import Scores, ensemble, text_relevancy
 from xmodal.runfile import RunFile, load_run
-from xmodal.runs.settings import teacher_edge
+from xmodal.runs.settings import open_run_scene, teacher_edge
 from xmodal.store import Features, Run
-from xmodal.values import Points
+from xmodal.teachers.cache import TeacherCache
+from xmodal.teachers.weights import user_cache
+from xmodal.values import FeatureMap, Image, Masks, Points
 
 if TYPE_CHECKING:
     from xmodal.datasets import Scene
@@ -43,13 +45,21 @@ class OpenedRun:
     @cached_property
     def teacher(self) -> Teacher:
         """The frozen teacher, for encoding questions."""
-        return teacher_edge(self.spec.graph).op.teacher()
+        op: Any = teacher_edge(self.spec.graph).op
+        return op.teacher()
+
+    @cached_property
+    def cache(self) -> TeacherCache:
+        """What the teacher said of the frames when they were lifted."""
+        return TeacherCache(user_cache() / "teachers")
+
+    def teacher_view(self, image: Image) -> FeatureMap | Masks:
+        """The teacher's output for one frame, from the cache where it is."""
+        return self.cache.fetch(self.teacher, image)
 
     @cached_property
     def scene(self) -> Scene:
         """The scene that was lifted."""
-        from xmodal.runs.settings import open_run_scene
-
         return open_run_scene(self.spec)
 
     def features(self, source: str) -> Features:

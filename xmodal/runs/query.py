@@ -15,7 +15,7 @@ from lifting.operator import LiftOperator
 from lifting.sampling import membership_taps, patch_taps
 from lifting.visibility import visible_points
 from xmodal.errors import UsageError
-from xmodal.images import read_rgb, write_rgb
+from xmodal.images import read_rgb
 from xmodal.ply import write_points
 from xmodal.query import (
     Scores,
@@ -28,7 +28,7 @@ from xmodal.query import (
     write_objects,
     write_scores,
 )
-from xmodal.render import FloatImage, PointRenderer, overlay
+from xmodal.render import FloatImage, PointRenderer, overlay, write_picture
 from xmodal.runs.opened import OpenedRun, open_run
 from xmodal.values import FeatureMap, Image, Masks
 
@@ -227,7 +227,7 @@ def _write_png(path: Path, opened: OpenedRun, scores: Scores, frame: str | None)
     image, depth = scene.images[index], scene.depth(index)
     shown = renderer.render(scores, image.camera, depth)
     rgb = (image.rgb.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
-    write_rgb(path, overlay(rgb, shown))
+    write_picture(path, overlay(rgb, shown))
     return image.name
 
 

@@ -1,0 +1,184 @@
+"""From the command line to a run file, and from a run file to what it needs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xmodal.edges import Op, op_class, op_names
+from xmodal.errors import UsageError
+from xmodal.graph import Edge, Graph, Node
+from xmodal.ports import ports_of
+from xmodal.runfile import Data, Evaluation, RunFile
+
+if TYPE_CHECKING:
+    from xmodal.datasets import Scene
+
+_UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+# Surfaces that carry the objects: what "other" means when a scene says nothing else.
+_OTHER = ("table", "floor", "wall")
+_LOSSES = {"simplex": "kl", "unit": "cosine", "raw": "mse"}
+# Ops that give more than one representation to lift to come with later releases.
+TARGETS = ("points",)
+
+
+def parse_bytes(text: str) -> int:
+    """Read a size such as 500MB or 4GB.
+
+    Raises:
+        UsageError: If it is not one.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?B)?\s*", text, re.I)
+    if found is None:
+        raise UsageError(
+            "--disk-budget", wanted="a size such as 500MB or 4GB", got=text, fix="--disk-budget 4GB"
+        )
+    return int(float(found[1]) * _UNITS[(found[2] or "").upper()])
+
+
+def teacher_op(spec: str) -> Op:
+    """The encode op of NAME[:MODEL[@CHECKPOINT]].
+
+    Raises:
+        UsageError: If there is no such teacher or it takes no model or checkpoint.
+    """
+    name, _, rest = spec.partition(":")
+    teachers = [n for n in op_names("encode") if hasattr(op_class("encode", n), "teacher")]
+    if name not in teachers:
+        raise UsageError(
+            f"--teacher {spec}",
+            wanted=f"NAME[:MODEL[@CHECKPOINT]], NAME one of {', '.join(teachers)}",
+            got=name or "no name",
+            fix="--teacher embedded needs no download",
+        )
+    cls: Any = op_class("encode", name)
+    known = {f.name for f in fields(cls)}
+    model, _, checkpoint = rest.partition("@")
+    given: dict[str, str] = {}
+    if name == "precomputed":
+        given = {"folder": rest} if rest else {}
+    else:
+        given |= {"model": model} if model else {}
+        given |= {"checkpoint": checkpoint} if checkpoint else {}
+    if unused := sorted(set(given) - known):
+        raise UsageError(
+            f"--teacher {spec}",
+            wanted=f"{name} without {' and '.join(unused)}",
+            got=rest,
+            fix=f"--teacher {name}",
+        )
+    try:
+        return cls(**given)
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"--teacher {spec}",
+            wanted="settings that the teacher takes",
+            got=str(error),
+            fix="see docs/teachers.md",
+        ) from error
+
+
+def default_graph(name: str, op: Op, *, voxel_m: float, up: str, depth: bool = True) -> Graph:
+    """The main job's graph: a teacher, a lift to points, a student that sees points.
+
+    Args:
+        name: Name of the graph.
+        op: The teacher's op.
+        voxel_m: Spacing of the cloud, metres; the student's voxels are half as wide again.
+        up: World axis that points up.
+        depth: Whether the scene has depth maps; without them the points hide one another.
+    """
+    any_op: Any = op
+    kind = ports_of(type(op)).gives[0]
+    teacher = None if isinstance(any_op.channels, int) else any_op.teacher()
+    channels = any_op.channels if teacher is None else teacher.channels
+    space = getattr(any_op, "space", None) or (teacher or any_op.teacher()).space
+    student: Any = op_class("encode", "sparse_unet")
+    points: Any = op_class("lift", "points")
+    loss: Any = op_class("distill", _LOSSES[space])
+    return Graph(
+        name=name,
+        nodes={
+            "cameras": Node(kind="image"),
+            **({"depth": Node(kind="depth")} if depth else {}),
+            "cloud": Node(kind="points"),
+            "maps": Node(kind=kind, channels=channels),
+            "lifted": Node(kind="points", channels=channels, on="cloud"),
+            "student": Node(kind="points", channels=channels, on="cloud"),
+        },
+        encode={
+            "cameras -> maps": op,
+            "cloud -> student": student(voxel_m=round(1.5 * voxel_m, 6), up=up),
+        },
+        lift={f"maps, {'depth, ' if depth else ''}cloud -> lifted": points()},
+        distill={"lifted -> student": loss()},
+    )
+
+
+def scene_name(path: Path) -> str:
+    """A graph name from a folder's name."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", path.resolve().name).strip("-_")[:64] or "scene"
+
+
+def default_runfile(scene: Scene, op: Op, data: Data, seed: int) -> RunFile:
+    """A full run file for one scene."""
+    name = scene_name(scene.root)
+    depth = scene.depths is not None
+    return RunFile(
+        name=name,
+        graph=default_graph(name, op, voxel_m=data.voxel_m, up=up_axis(scene), depth=depth),
+        data=data,
+        seed=seed,
+        evaluation=Evaluation(other=_OTHER),
+    )
+
+
+def up_axis(scene: Scene) -> str:
+    """The world axis nearest to up: the scene's own, else against the cameras' mean down axis."""
+    import torch
+
+    up = scene.up
+    if up is None:
+        down = torch.stack([camera.T_world_cam[:3, 1] for camera in scene.images.cameras])
+        up = -down.mean(0)
+    axis = int(up.abs().argmax())
+    return ("" if up[axis] > 0 else "-") + "xyz"[axis]
+
+
+def teacher_edge(graph: Graph) -> Edge:
+    """The teacher that a run's questions go to.
+
+    Raises:
+        UsageError: If the graph has none, or several.
+    """
+    edges = list(graph.teachers().values())
+    if len(edges) != 1:
+        raise UsageError(
+            f"graph {graph.name}",
+            wanted="one teacher, whose text encoder is asked",
+            got=f"{len(edges)} teachers",
+            fix="query a run with one teacher",
+        )
+    return edges[0]
+
+
+def sensor_values(graph: Graph, scene: Scene, cloud: Any) -> dict[str, Any]:
+    """A scene's views and points under the names of the graph's sensors."""
+    given = {"image": scene.images, "depth": scene.depths, "points": cloud}
+    values = {name: given[node.kind] for name, node in graph.sensors().items()}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def open_run_scene(
+    spec: RunFile, index: int = 0, progress: Callable[[int, int], None] | None = None
+) -> Scene:
+    """Open a scene as its run file says."""
+    from xmodal.datasets import open_scene
+
+    data = spec.data
+    return open_scene(
+        data.scenes[index], voxel_m=data.voxel_m, max_frames=data.max_frames, progress=progress
+    )
