@@ -32,7 +32,7 @@ class PointMLP(PointStudent):
     def encode(
         self,
         xyz: Float[Tensor, "N 3"],
-        sample: Int[Tensor, " N"],
+        offsets: Int[Tensor, " B1"],
         inputs: Float[Tensor, "N Ci"],
     ) -> Encoded:
         """Nothing to look at but the inputs."""

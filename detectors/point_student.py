@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from detectors.sparse_unet import Size, SparseUNet
+from lifting.points import voxelize
 
 Space = Literal["unit", "simplex", "raw"]
-# The network sees lengths in units of about a room, so that inputs have about unit scale.
 _TRUNK_CHANNELS, _HEAD_CHANNELS = 96, 256
 
 
@@ -54,10 +54,16 @@ class PointStudent(nn.Module, ABC):
     def encode(
         self,
         xyz: Float[Tensor, "N 3"],
-        sample: Int[Tensor, " N"],
+        offsets: Int[Tensor, " B1"],
         inputs: Float[Tensor, "N Ci"],
     ) -> Encoded:
-        """Look at all points: positions in metres, the sample of each, and its inputs."""
+        """Look at all points.
+
+        Args:
+            xyz: Positions, metres.
+            offsets: Where each sample's points begin and end.
+            inputs: What describes each point by itself.
+        """
 
     @abstractmethod
     def decode_raw(
@@ -74,11 +80,11 @@ class PointStudent(nn.Module, ABC):
     def forward(
         self,
         xyz: Float[Tensor, "N 3"],
-        sample: Int[Tensor, " N"],
+        offsets: Int[Tensor, " B1"],
         inputs: Float[Tensor, "N Ci"],
     ) -> Float[Tensor, "N C"]:
         """Rows of all points."""
-        return self.decode(self.encode(xyz, sample, inputs))
+        return self.decode(self.encode(xyz, offsets, inputs))
 
 
 class VoxelStudent(PointStudent):
@@ -111,18 +117,16 @@ class VoxelStudent(PointStudent):
     def encode(
         self,
         xyz: Float[Tensor, "N 3"],
-        sample: Int[Tensor, " N"],
+        offsets: Int[Tensor, " B1"],
         inputs: Float[Tensor, "N Ci"],
     ) -> Encoded:
         """Average inputs over voxels and run the U-Net."""
-        scaled = xyz / self.voxel_m
-        coords = scaled.floor()
-        cells = torch.cat([sample[:, None], coords.long()], dim=1)
-        unique, cell = torch.unique(cells, dim=0, return_inverse=True)
-        count = torch.bincount(cell, minlength=len(unique)).to(inputs.dtype)
-        mean = inputs.new_zeros(len(unique), inputs.shape[1]).index_add_(0, cell, inputs)
-        features = self.trunk(unique[:, 1:], unique[:, 0], mean / count[:, None])
-        inside = (scaled - coords - 0.5).to(inputs.dtype)
+        voxels = voxelize(xyz, self.voxel_m, offsets)
+        cell = voxels.index
+        count = torch.bincount(cell, minlength=voxels.num_voxels).to(inputs.dtype)
+        total = inputs.new_zeros(voxels.num_voxels, inputs.shape[1]).index_add_(0, cell, inputs)
+        features = self.trunk(voxels.coords, voxels.batch, total / count[:, None])
+        inside = (xyz / self.voxel_m - voxels.coords[cell] - 0.5).to(inputs.dtype)
         return Encoded(torch.cat([inputs, inside], dim=1), features, cell)
 
     def decode_raw(

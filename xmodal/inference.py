@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Protocol
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from detectors.point_student import PointStudent
@@ -28,15 +28,9 @@ class StudentOp(Protocol):
         ...
 
 
-def sample_ids(cloud: Points) -> Int[Tensor, " M"]:
-    """Sample of each point of a batch of clouds."""
-    lengths = cloud.offsets.diff()
-    return torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
-
-
 def run_student(net: PointStudent, cloud: Points, inputs: Float[Tensor, "M Ci"]) -> Points:
     """Rows of every point in one pass, differentiable; for clouds that fit in memory."""
-    rows = net(cloud.xyz, sample_ids(cloud), inputs)
+    rows = net(cloud.xyz, cloud.offsets, inputs)
     return _with_rows(cloud, rows)
 
 
@@ -70,7 +64,7 @@ def predict(
     for block, own in _blocks(cloud, max_points):
         encoded = net.encode(
             cloud.xyz[block].to(device),
-            torch.zeros(len(block), dtype=torch.long, device=device),
+            torch.tensor([0, len(block)]),
             inputs[block].to(device),
         )
         for select in own.nonzero().squeeze(1).split(_DECODE_ROWS):
@@ -79,8 +73,8 @@ def predict(
                 out = torch.empty(len(cloud.xyz), rows.shape[1], dtype=rows.dtype)
             out[block[select]] = rows.to(out.dtype)
     if out is None:
-        empty = torch.zeros(0, dtype=torch.long, device=device)
-        return _with_rows(cloud, net(cloud.xyz.to(device), empty, inputs.to(device)).cpu())
+        rows = net(cloud.xyz.to(device), cloud.offsets, inputs.to(device))
+        return _with_rows(cloud, rows.cpu())
     return _with_rows(cloud, out)
 
 

@@ -288,8 +288,8 @@ class _Loop:
             piece = batch.pieces[name]
             xyz = augment.positions(batch.scene.nodes[student.cloud].xyz[piece.rows], self.rng)
             inputs = augment.inputs(batch.scene.inputs[name][piece.rows], self.rng)
-            sample = torch.zeros(len(xyz), dtype=torch.long, device=device)
-            encoded = student.net.encode(xyz.to(device), sample, inputs.to(device))
+            offsets = torch.tensor([0, len(xyz)])
+            encoded = student.net.encode(xyz.to(device), offsets, inputs.to(device))
             rows = student.net.decode(encoded, piece.chosen.to(device))
             given[name] = as_points(xyz[piece.chosen].to(device), rows=rows)
         parts: list[Tensor] = []

@@ -20,7 +20,7 @@ def student(kind: str, space: Space = "raw") -> PointStudent:
 def points(num: int) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(num)
     xyz = torch.rand(num, 3, generator=generator) * torch.tensor([1.0, 1.0, 0.1]) - 0.5
-    return xyz, torch.zeros(num).long(), torch.randn(num, 5, generator=generator)
+    return xyz, torch.tensor([0, num]), torch.randn(num, 5, generator=generator)
 
 
 KINDS = pytest.mark.parametrize("kind", ["mlp", "unet"])
@@ -37,11 +37,11 @@ def test_decoding_a_selection_gives_those_rows(kind: str) -> None:
 @KINDS
 def test_order_of_points_does_not_matter(kind: str) -> None:
     net = student(kind)
-    xyz, sample, inputs = points(200)
+    xyz, offsets, inputs = points(200)
     shuffle = torch.randperm(200)
-    expected = net(xyz, sample, inputs)[shuffle]
+    expected = net(xyz, offsets, inputs)[shuffle]
     torch.testing.assert_close(
-        net(xyz[shuffle], sample, inputs[shuffle]), expected, rtol=1e-4, atol=1e-5
+        net(xyz[shuffle], offsets, inputs[shuffle]), expected, rtol=1e-4, atol=1e-5
     )
 
 
@@ -56,15 +56,15 @@ def test_none_or_one_point(kind: str, num: int) -> None:
 def test_points_of_one_voxel_can_differ() -> None:
     net = student("unet")
     xyz = torch.tensor([[0.01, 0.01, 0.01], [0.09, 0.09, 0.09]])
-    out = net(xyz, torch.zeros(2).long(), torch.tensor([[1.0] * 5, [-1.0] * 5]))
+    out = net(xyz, torch.tensor([0, 2]), torch.tensor([[1.0] * 5, [-1.0] * 5]))
     assert not torch.allclose(out[0], out[1])
 
 
 def test_samples_do_not_meet() -> None:
     net = student("unet")
     xyz, _, inputs = points(50)
-    both = net(xyz.repeat(2, 1), torch.arange(2).repeat_interleave(50), inputs.repeat(2, 1))
-    alone = net(xyz, torch.zeros(50).long(), inputs)
+    both = net(xyz.repeat(2, 1), torch.tensor([0, 50, 100]), inputs.repeat(2, 1))
+    alone = net(xyz, torch.tensor([0, 50]), inputs)
     torch.testing.assert_close(both, alone.repeat(2, 1), rtol=1e-4, atol=1e-5)
 
 
@@ -87,10 +87,10 @@ def test_raw_rows_come_as_they_are() -> None:
 
 @KINDS
 def test_inputs_of_another_width_are_refused(kind: str) -> None:
-    xyz, sample, _ = points(10)
+    xyz, offsets, _ = points(10)
     # The shape check of tests speaks first where it can (TypeError), torch itself otherwise.
     with pytest.raises((RuntimeError, TypeError)):
-        student(kind)(xyz, sample, torch.zeros(10, 3))
+        student(kind)(xyz, offsets, torch.zeros(10, 3))
 
 
 def test_a_student_must_say_how_it_encodes() -> None:
