@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pydantic import ValidationError
+
 from xmodal.edges import op_class, op_names
 from xmodal.graph_parts import Cells, Grid, has_weights, projects
 from xmodal.graph_plan import Draft, Plan, Support, spaces, support
 from xmodal.ports import SENSORS, Kind, Misfit, assign, ports_of
+from xmodal.validation import adapter
 
 
 def check_distill(plan: Plan) -> None:
@@ -58,7 +61,7 @@ def _check_space(plan: Plan, draft: Draft, source: str) -> None:
         if space in takes:
             continue
         name = getattr(teacher.op, "op", "")
-        fits = [other for other in op_names("distill") if space in _class_spaces(other)]
+        fits = [other for other in op_names("distill") if space in _default_spaces(other)]
         fix = f"use {{op: {fits[0]}}}" if fits else "use another loss"
         if hasattr(draft.op, f"allow_{space}"):
             fix += f", or add `allow_{space}: true` if you mean it"
@@ -71,10 +74,13 @@ def _check_space(plan: Plan, draft: Draft, source: str) -> None:
         )
 
 
-def _class_spaces(name: str) -> tuple[str, ...]:
-    """Spaces that a distill op takes whatever its settings; none where the settings decide."""
-    spaces_taken: object = getattr(op_class("distill", name), "teacher_spaces", ())
-    return spaces_taken if isinstance(spaces_taken, tuple) else ()
+def _default_spaces(name: str) -> tuple[str, ...]:
+    """Spaces that a distill op takes when nothing but its name is given."""
+    try:
+        op = adapter(op_class("distill", name)).validate_python({"op": name})
+    except ValidationError:
+        return ()
+    return getattr(op, "teacher_spaces", ())
 
 
 def _named(where: Support) -> str:
@@ -126,7 +132,9 @@ def check_students(plan: Plan) -> None:
     taught = [draft for draft in plan.drafts if draft.verb == "distill"]
     reached = {made_by.target for draft in taught for made_by in plan.upstream(draft.target)}
     for draft in plan.flow:
-        if draft.op is not None and has_weights(draft.op) and draft.target not in reached:
+        if draft.target not in plan.nodes or draft.target in reached:
+            continue
+        if draft.op is not None and has_weights(draft.op):
             if any(d.target not in plan.nodes for d in taught):
                 continue  # a misspelt target is reported already, and likely meant this one
             plan.note_edge(
@@ -138,8 +146,10 @@ def check_students(plan: Plan) -> None:
     _check_one_space(plan, taught)
     for draft in taught:
         above = plan.upstream(draft.target)
-        if plan.nodes.get(draft.target) is None or any(d.op is None for d in above):
-            continue
+        node = plan.nodes.get(draft.target)
+        unmade = node is not None and node.channels is not None and not above
+        if node is None or unmade or any(d.op is None for d in above):
+            continue  # reported already, as a node or an op that is wrong
         if not any(has_weights(d.op) for d in above):
             plan.note_edge(
                 draft,

@@ -100,8 +100,10 @@ def _check_cycle(plan: Plan) -> bool:
 def _check_producers(plan: Plan) -> None:
     used = {name for draft in plan.drafts for name in (*draft.sources, draft.target)}
     standing = {node.on for node in plan.nodes.values() if node and isinstance(node.on, str)}
+    # a misspelt target is reported already, and meant one of the nodes that now look unmade
+    misspelt = any(draft.target not in plan.nodes for draft in plan.flow)
     for name, node in plan.nodes.items():
-        if node is None:
+        if node is None or (misspelt and plan.producer(name) is None and name not in used):
             continue
         produced = plan.producer(name) is not None
         if name not in used and name not in standing:
@@ -114,7 +116,7 @@ def _check_producers(plan: Plan) -> None:
                 f"none; {node.kind} comes from no sensor",
                 f"add `... -> {name}: {{op: ...}}` under encode or lift",
             )
-        elif not produced and (node.channels is not None or node.on is not None):
+        elif not produced and not misspelt and (node.channels is not None or node.on is not None):
             what = "channels" if node.channels is not None else "on"
             plan.note(
                 ("nodes", name),

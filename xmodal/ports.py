@@ -11,12 +11,9 @@ import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Any, Literal, get_args
 
 from xmodal.errors import BackendError
-
-if TYPE_CHECKING:
-    from xmodal.edges import Op
 
 Kind = Literal[
     "image",
@@ -99,7 +96,7 @@ class Ports:
 
 
 @functools.cache
-def ports_of(op: type[Op]) -> Ports:
+def ports_of(op: type[Any]) -> Ports:
     """Read the ports of an op.
 
     Raises:

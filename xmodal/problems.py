@@ -66,7 +66,7 @@ def _where(source: str, problem: Problem) -> str:
 def nearest(name: object, options: Iterable[str]) -> str | None:
     """The option most like a misspelt name, or None when nothing is near."""
     table = {option.lower(): option for option in options}
-    found = difflib.get_close_matches(str(name).lower(), table, n=1, cutoff=0.55)
+    found = difflib.get_close_matches(str(name).lower(), table, n=1, cutoff=0.5)
     return table[found[0]] if found else None
 
 

@@ -54,8 +54,8 @@ _LIMITS = {
 
 
 @functools.cache
-def adapter(cls: Any) -> TypeAdapter[Any]:
-    """The pydantic adapter of a settings type, built once."""
+def adapter(cls: Any) -> Any:
+    """The pydantic `TypeAdapter` of a settings type, built once."""
     return TypeAdapter(cls)
 
 
@@ -90,7 +90,7 @@ def build(
         # through JSON: its strict mode takes a list for a tuple, yet no "1" for 1
         built = adapter(cls).validate_json(json.dumps(data), strict=True)
     except ValidationError as error:
-        problems.extend(_translate(error, cls, data, document, loc))
+        problems.extend(_translate(error, data, document, loc))
     return built if len(problems) == before else None
 
 
@@ -149,33 +149,56 @@ def _likeliest(options: list[Any], data: Mapping[str, Any]) -> Any:
 
 
 def _translate(
-    error: ValidationError, cls: Any, data: Any, document: Document, loc: Loc
+    error: ValidationError, data: Any, document: Document, loc: Loc
 ) -> Iterator[Problem]:
     grouped: dict[Loc, list[Mapping[str, Any]]] = {}
-    for item in error.errors(include_url=False):
-        place = _place(item["loc"], data, missing=item["type"].startswith("missing"))
-        grouped.setdefault(place, []).append(cast("Mapping[str, Any]", item))
+    for item in _likeliest_members(error, data):
+        grouped.setdefault(_place(item, data)[0], []).append(item)
     for place, items in grouped.items():
-        value = _at(data, place)
-        deeper = any(other[: len(place)] == place and other != place for other in grouped)
-        if deeper and isinstance(value, (dict, list)):
-            continue  # the other members of a union; the mistake inside says more
-        yield _problem(items, value, document, (*loc, *place))
+        yield _problem(items, _at(data, place), document, (*loc, *place))
 
 
-def _place(loc: tuple[int | str, ...], data: Any, *, missing: bool) -> Loc:
-    """Pydantic's location without the names it adds for members of unions."""
+def _likeliest_members(error: ValidationError, data: Any) -> Iterator[Mapping[str, Any]]:
+    """Errors without those of members of a union that a mapping was hardly meant to be."""
+    items = [cast("Mapping[str, Any]", item) for item in error.errors(include_url=False)]
+    members: dict[tuple[Loc, str], list[str]] = {}
+    for item in items:
+        place, member = _place(item, data)[1:]
+        members.setdefault((place, member), []).append(item["type"])
+    for item in items:
+        place, member = _place(item, data)[1:]
+        rivals = {m: kinds for (p, m), kinds in members.items() if p == place and m}
+        if member and isinstance(_at(data, place), dict) and len(rivals) > 1:
+            # what asks for the fewest further keys; a scalar asks for none, yet is no mapping
+            missing = {
+                m: sum(k.startswith("missing") for k in kinds)
+                for m, kinds in rivals.items()
+                if not any(k.endswith("_type") for k in kinds)
+            }
+            if missing and member != min(missing, key=lambda m: missing[m]):
+                continue
+        yield item
+
+
+def _place(item: Mapping[str, Any], data: Any) -> tuple[Loc, Loc, str]:
+    """Where an error is: the keys of the file, then the last union on the way and its member.
+
+    Pydantic's location also has the names of the members of unions; the file does not.
+    """
+    loc: tuple[int | str, ...] = item["loc"]
     place: list[int | str] = []
+    union: Loc = ()
+    member = ""
     for index, part in enumerate(loc):
-        last = index == len(loc) - 1
         if isinstance(data, dict) and part in data:
             data = cast("dict[Any, Any]", data)[part]
         elif isinstance(data, list) and isinstance(part, int):
             data = cast("list[Any]", data)[part]
-        elif not (last and missing):
+        elif not (index == len(loc) - 1 and item["type"].startswith("missing")):
+            union, member = tuple(place), str(part)
             continue
         place.append(part)
-    return tuple(place)
+    return tuple(place), union, member
 
 
 def _at(data: Any, place: Loc) -> Any:
@@ -214,14 +237,19 @@ def _wanted(item: Mapping[str, Any]) -> str:
 
 def _literals(item: Mapping[str, Any]) -> list[str]:
     expected = str(item.get("ctx", {}).get("expected", ""))
-    return [part.strip(" '") for part in expected.replace(" or ", ", ").split(",") if part.strip()]
+    parts = [part.strip(" '") for part in expected.replace(" or ", ", ").split(",")]
+    return [{"True": "true", "False": "false"}.get(part, part) for part in parts if part]
 
 
 def _fix(items: list[Mapping[str, Any]], value: Any) -> str:
     kinds = {item["type"] for item in items}
     if "literal_error" in kinds or "enum" in kinds:
         options = [name for item in items for name in _literals(item)]
-        return suggest(value, options, "write one of them")
+        return (
+            suggest(value, options, "write one of them")
+            if len(options) > 1
+            else (f"write {options[0]}")
+        )
     if "bool_type" in kinds and str(value).lower() in ("yes", "no", "on", "off", "y", "n"):
         return f"write {'true' if str(value).lower() in ('yes', 'on', 'y') else 'false'}"
     if isinstance(value, str) and kinds & {"float_type", "int_type"}:

@@ -45,7 +45,16 @@ from dataclasses import fields, is_dataclass
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, Protocol, Union, cast, get_args, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    Protocol,
+    Union,
+    get_args,
+    get_type_hints,
+    runtime_checkable,
+)
 
 from pydantic import Field
 
@@ -81,6 +90,7 @@ _BUILT_IN: Mapping[Verb, Mapping[str, str]] = MappingProxyType(
 )
 
 
+@runtime_checkable
 class Op(Protocol):
     """One operation with its settings; see the module's text for what else it may define."""
 
@@ -133,7 +143,7 @@ def op_names(verb: Verb) -> tuple[str, ...]:
 
 
 @functools.cache
-def op_class(verb: Verb, name: str) -> type[Op]:
+def op_class(verb: Verb, name: str) -> type[Any]:
     """The dataclass behind an op's name, imported on first use.
 
     Raises:
@@ -142,7 +152,7 @@ def op_class(verb: Verb, name: str) -> type[Op]:
     """
     if name in _BUILT_IN[verb]:
         module, _, attribute = _BUILT_IN[verb][name].partition(":")
-        return cast("type[Op]", getattr(import_module(module), attribute))
+        return getattr(import_module(module), attribute)
     point = _plugins(verb)[name]
     try:
         loaded = point.load()
@@ -154,7 +164,7 @@ def op_class(verb: Verb, name: str) -> type[Op]:
             fix=f"reinstall {_package(point)} or drop `{name}` from the graph",
         ) from error
     _refuse_malformed(loaded, name, point)
-    return cast("type[Op]", loaded)
+    return loaded
 
 
 def _refuse_malformed(loaded: Any, name: str, point: EntryPoint) -> None:
