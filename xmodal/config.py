@@ -22,7 +22,7 @@ from xmodal.problems import ConfigReportError, Loc, Problem, show
 
 # A run file over a thousand scenes is some 100 kB; beyond this it is not a config file.
 MAX_BYTES = 1 << 20
-MAX_NODES = 20_000  # keeps the slowest accepted file under a second
+MAX_NODES = 10_000  # keeps the slowest accepted file well under a second
 MAX_DEPTH = 24  # a run with an inline graph needs 6
 
 _LOADER = cast("type[yaml.SafeLoader]", getattr(yaml, "CSafeLoader", yaml.SafeLoader))
