@@ -11,7 +11,7 @@ import struct
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float32, Int32, UInt8
@@ -156,7 +156,7 @@ def read_label_map(path: Path, *, max_pixels: int = MAX_PIXELS) -> Int32[NDArray
     return np.asarray(picture).astype(np.int32)
 
 
-def _open(file: IO[bytes], path: Path, max_pixels: int) -> Pillow.Image:
+def _open(file: io.BytesIO | io.BufferedReader, path: Path, max_pixels: int) -> Pillow.Image:
     try:
         picture = Pillow.open(file, formats=_FORMATS)
     except (Pillow.DecompressionBombError, Pillow.DecompressionBombWarning) as error:

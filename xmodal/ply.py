@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -146,7 +147,7 @@ def _storable(values: NDArray[Any]) -> NDArray[Any]:
     return values
 
 
-def _read_header(file: IO[bytes], path: Path) -> _Header:
+def _read_header(file: BufferedReader, path: Path) -> _Header:
     head = file.read(_MAX_HEADER_BYTES)
     file.seek(0)
     lines = head.splitlines(keepends=True)
@@ -232,7 +233,7 @@ def _check_lines(header: _Header, path: Path) -> None:
         )
 
 
-def _parse(file: IO[bytes], path: Path) -> NDArray[Any]:
+def _parse(file: BufferedReader, path: Path) -> NDArray[Any]:
     try:
         try:
             data = PlyData.read(file, known_list_len=_TRIANGLES)
