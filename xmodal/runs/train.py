@@ -212,7 +212,7 @@ def load_student(run: Run, spec: RunFile) -> nn.Module:
             fix=f"xmodal train {run.runfile} --out {run.path}",
         )
     net = _nets(spec)[STUDENT]
-    fit_state(net, load_checkpoint(found[-1]), f"students.{STUDENT}.")
+    fit_state(net, load_checkpoint(found[-1]), STUDENT)
     return net
 
 
