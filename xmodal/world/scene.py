@@ -138,7 +138,7 @@ def _set_options(spec: mujoco.MjSpec, hw: tuple[int, int]) -> None:
     visual.quality.offsamples = 4
     visual.quality.shadowsize = 4096
     visual.map.znear, visual.map.zfar = 0.02, 20.0
-    visual.map.shadowclip = 4.0  # the whole room; beyond it shadows break up into stripes
+    visual.map.shadowscale = 0.5  # shadows within half of the light's cone: the table and about
     visual.headlight.ambient = [0.45, 0.45, 0.45]
     visual.headlight.diffuse = [0.16, 0.16, 0.16]
     visual.headlight.specular = [0, 0, 0]
@@ -146,15 +146,17 @@ def _set_options(spec: mujoco.MjSpec, hw: tuple[int, int]) -> None:
 
 def _add_lights(spec: mujoco.MjSpec) -> None:
     """A warm key light that casts shadows, and a cool fill from the other side."""
-    directional = mujoco.mjtLightType.mjLIGHT_DIRECTIONAL
-    spec.worldbody.add_light(
-        type=directional, pos=[0.9, -0.8, 2.8], dir=[-0.35, 0.3, -1.0], castshadow=True,
-        diffuse=[0.50, 0.49, 0.46], specular=[0.35, 0.35, 0.33], ambient=[0, 0, 0],
-    )  # fmt: skip
-    spec.worldbody.add_light(
-        type=directional, pos=[-1.2, 1.2, 2.6], dir=[0.6, -0.55, -0.7], castshadow=False,
-        diffuse=[0.20, 0.21, 0.24], specular=[0.1, 0.1, 0.1], ambient=[0, 0, 0],
-    )  # fmt: skip
+    spot, target = mujoco.mjtLightType.mjLIGHT_SPOT, np.array([0, 0, TABLE_TOP_M])
+    for position, diffuse, shine in (
+        ((0.9, -0.9, 2.8), (0.54, 0.53, 0.50), 0.35),
+        ((-1.3, 1.2, 2.5), (0.20, 0.21, 0.24), 0.1),
+    ):
+        # Inside the room, so that walls throw no shadow; wide and even (exponent 0).
+        spec.worldbody.add_light(
+            type=spot, pos=position, dir=target - position, cutoff=80, exponent=0,
+            diffuse=diffuse, specular=[shine] * 3, ambient=[0, 0, 0],
+            castshadow=shine > 0.2,
+        )  # fmt: skip
 
 
 def _add_part(spec: mujoco.MjSpec, body: mujoco.MjsBody, name: str, part: Part) -> None:

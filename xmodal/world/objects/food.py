@@ -144,8 +144,8 @@ def pineapple(variant: int = 0) -> ObjectModel:
     """A barrel of diamond-shaped eyes under a crown of leaves."""
     outline = spline(
         [
-            (0.0001, 0), (0.034, 0.0), (0.045, 0.03), (0.052, 0.07), (0.05, 0.11),
-            (0.035, 0.14), (0.012, 0.15), (0.0001, 0.15),
+            (0.0001, 0), (0.034, 0.0), (0.048, 0.03), (0.056, 0.07), (0.055, 0.11),
+            (0.042, 0.14), (0.012, 0.15), (0.0001, 0.15),
         ],
         160,
     )  # fmt: skip
@@ -162,13 +162,13 @@ def pineapple(variant: int = 0) -> ObjectModel:
     def eyes(angle: Reals, height: Reals) -> Reals:
         s = height / 0.158
         a, b = (angle / (2 * np.pi) * 10 + s * 7) % 1, (angle / (2 * np.pi) * 10 - s * 7) % 1
-        return 1 + 0.05 * (1 - 2 * np.hypot(a - 0.5, b - 0.5))
+        return 1 + 0.09 * (1 - 2 * np.hypot(a - 0.5, b - 0.5))
 
     fade = np.repeat(np.linspace(1, 0, 64)[:, None, None], 8, axis=1)
     leaves = tx.finish(np.array([66.0, 118.0, 54.0]) * (0.6 + 0.6 * fade))
     # A flat base as wide as a cut pineapple's, or it falls over.
-    barrel = [(0.034, 0), (0.045, 0.03), (0.053, 0.07), (0.051, 0.11), (0.036, 0.14)]
-    crown = turned_hull([(0.012, 0.145), (0.06, 0.19), (0.02, 0.245)], sides=12)
+    barrel = [(0.034, 0), (0.049, 0.03), (0.058, 0.07), (0.057, 0.11), (0.043, 0.14)]
+    crown = turned_hull([(0.012, 0.145), (0.06, 0.19), (0.02, 0.265)], sides=12)
     return ObjectModel(
         name="pineapple",
         parts=(
@@ -184,7 +184,7 @@ def _crown() -> Mesh:
     leaves: list[Mesh] = []
     for k in range(34):
         outer = k / 34
-        angle, lean, length = 2.4 * k, 0.15 + 0.75 * outer, 0.11 - 0.055 * outer
+        angle, lean, length = 2.4 * k, 0.15 + 0.75 * outer, 0.13 - 0.06 * outer
         s = np.linspace(0, 1, 14)
         reach = 1.1 * s * length * np.sin(lean) + 0.012 * outer
         spine = np.stack(
@@ -195,7 +195,7 @@ def _crown() -> Mesh:
             ],
             1,
         )
-        width = (0.009 * (1 - s**1.5) + 0.0004)[:, None]
+        width = (0.012 * (1 - s**1.5) + 0.0004)[:, None]
         side = np.array([-np.sin(angle), np.cos(angle), 0])
         fold = -0.001 * np.array([np.cos(angle), np.sin(angle), 0])
         blade = np.stack([spine - width * side, spine + fold, spine + width * side], 1)

@@ -13,7 +13,7 @@ _BLUE = (46.0, 78.0, 164.0)
 
 
 def coffee_mug(variant: int = 0) -> ObjectModel:
-    """A banded mug with coffee in it and an open handle."""
+    """A white mug with a coloured band, coffee in it and an open handle."""
     wall = spline(
         [
             (0.0001, 0.004), (0.03, 0.004), (0.037, 0.008), (0.04, 0.02), (0.041, 0.06),
@@ -29,17 +29,17 @@ def coffee_mug(variant: int = 0) -> ObjectModel:
         ],
         50,
     )  # fmt: skip
-    paint = [(58, 106, 178), (186, 46, 44), (52, 128, 92)][variant % 3]
+    white = (240, 238, 232)
+    paint = [(58, 106, 178), (190, 48, 46), (52, 128, 92)][variant % 3]
     v = tx.rise()
-    glaze = np.tile(np.array(paint, float), (*v.shape, 1))
-    glaze[v > 0.5] = (236, 233, 226)  # the inside
-    glaze[((v > 0.2) & (v < 0.225)) | ((v > 0.36) & (v < 0.385))] = (242, 242, 237)
+    glaze = np.tile(np.array(white, float), (*v.shape, 1))
+    glaze[(v > 0.2) & (v < 0.4)] = paint  # v = 0.5 is the rim
     coffee = lathe([(0.0375, 0.08), (0.0001, 0.08)], sides=48)
     return ObjectModel(
         name="coffee mug",
         parts=(
             Part(mesh=lathe(wall, sides=72), texture=tx.finish(glaze), shine=0.4),
-            Part(mesh=tube(grip, 0.006, sides=16), texture=tx.plain(paint), shine=0.4),
+            Part(mesh=tube(grip, 0.006, sides=16), texture=tx.plain(white), shine=0.4),
             Part(mesh=coffee, texture=tx.plain((62, 36, 20)), shine=0.4),
         ),
         solids=(
@@ -124,7 +124,9 @@ def wine_bottle(variant: int = 0) -> ObjectModel:
         name="wine bottle",
         parts=(Part(mesh=lathe(wall), texture=np.asarray(image), shine=0.5),),
         solids=(
-            turned_hull([(0.034, 0), (0.0375, 0.006), (0.0375, 0.17), (0.03, 0.215), (0.017, 0.235)]),
+            turned_hull(
+                [(0.034, 0), (0.0375, 0.006), (0.0375, 0.17), (0.03, 0.215), (0.017, 0.235)]
+            ),
             turned_hull([(0.017, 0.235), (0.0155, 0.302)], sides=12),
         ),
         mass_kg=1.2,
