@@ -8,7 +8,17 @@ from xmodal.distill_check import check_distill, check_students
 from xmodal.edges import Verb, op_class, op_names
 from xmodal.graph_parts import Cells, Grid, Node, has_teacher, op_channels
 from xmodal.graph_plan import Draft, Plan, support
-from xmodal.ports import SENSORS, SUPPORTED, Kind, Misfit, Ports, assign, describe, ports_of
+from xmodal.ports import (
+    SENSORS,
+    SUPPORTED,
+    Kind,
+    Misfit,
+    Ports,
+    assign,
+    describe,
+    gives_of,
+    ports_of,
+)
 from xmodal.problems import Loc, one_of, suggest
 
 _FEATURES: tuple[Kind, ...] = ("feature_map", "masks", "embedding", *SUPPORTED)
@@ -159,12 +169,13 @@ def _check_ports(plan: Plan, draft: Draft) -> None:
         plan.note_edge(draft, f"for `{name}`: {describe(ports.inputs)}", got, fix)
         return
     target = plan.kind(draft.target)
-    if draft.verb != "distill" and ports.gives and target not in ports.gives:
+    gives = gives_of(draft.op)
+    if draft.verb != "distill" and gives and target not in gives:
         plan.note_edge(
             draft,
-            f"a target of kind {' or '.join(ports.gives)}, which `{name}` gives",
+            f"a target of kind {' or '.join(gives)}, which `{name}` gives",
             f"`{draft.target}`, which is {target}",
-            _other_op(plan, draft, known) or f"make `{draft.target}` {{kind: {ports.gives[0]}}}",
+            _other_op(plan, draft, known) or f"make `{draft.target}` {{kind: {gives[0]}}}",
         )
 
 

@@ -165,6 +165,12 @@ def _hint_text(hint: object) -> str:
     return "None"
 
 
+def gives_of(op: object) -> tuple[Kind, ...]:
+    """Kinds that an op gives with its settings: its `gives` if it has one, else its return hint."""
+    own: Any = getattr(op, "gives", None)
+    return (own,) if own in KINDS else ports_of(type(op)).gives
+
+
 @dataclass(frozen=True, kw_only=True)
 class Misfit:
     """Why sources do not fit: a source that no free port takes, or a port that stays empty."""

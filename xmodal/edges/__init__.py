@@ -23,6 +23,7 @@ What the graph looks for on an op, beside `__call__`:
   that there is nothing to learn.
 - `channels -> int | None` and `space -> str | None` (class variable, property or field): what the
   op gives, known without loading anything; None when only the weights can tell.
+- `gives -> str` where the settings decide which of the kinds of the return hint it is.
 - `teacher_spaces -> tuple[str, ...]` on a `distill` op: the spaces of teacher rows it takes.
 
 A source of an edge goes to the first free port that takes its kind, so `maps, depth, cloud` and

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from xmodal.edges import Op, op_class, op_names
 from xmodal.errors import UsageError
 from xmodal.graph import Edge, Graph, Node
-from xmodal.ports import ports_of
+from xmodal.ports import gives_of
 from xmodal.runfile import Data, Evaluation, RunFile
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def default_graph(name: str, op: Op, *, voxel_m: float, up: str, depth: bool = T
         depth: Whether the scene has depth maps; without them the points hide one another.
     """
     any_op: Any = op
-    kind = ports_of(type(op)).gives[0]
+    kind = gives_of(op)[0]
     teacher = None if isinstance(any_op.channels, int) else any_op.teacher()
     channels = any_op.channels if teacher is None else teacher.channels
     space = getattr(any_op, "space", None) or (teacher or any_op.teacher()).space
