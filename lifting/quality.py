@@ -118,10 +118,12 @@ def _view_quality_torch(
     if options.border is not None:
         weight = weight * (edge / (options.border * min(height, width))).clamp(0, 1)
     if options.grazing_power is not None and normals is not None:
-        length2 = normals.square().sum(-1) * distance2
-        known = length2.isfinite() & (length2 > 0)
-        dot = (normals.where(known[:, None], torch.ones_like(normals)) * sight).sum(-1).abs()
-        cosine = dot / length2.where(known, torch.ones_like(length2)).sqrt()
-        factor = cosine.clamp(max=1).where(known, torch.ones_like(cosine))
-        weight = weight * factor.pow(options.grazing_power)
+        known = normals.isfinite().all(-1) & (normals != 0).any(-1) & (distance2 > 0)
+        normals = normals.where(known[:, None], torch.ones_like(normals))
+        length2 = (normals.square().sum(-1) * distance2).where(known, torch.ones_like(distance2))
+        cosine = ((normals * sight).sum(-1).abs() / length2.sqrt()).clamp(max=1)
+        # A power below 1 has no derivative at 0, where the factor is 0 anyway.
+        steep = cosine > 0
+        factor = cosine.where(steep, torch.ones_like(cosine)).pow(options.grazing_power) * steep
+        weight = weight * factor.where(known, torch.ones_like(factor))
     return weight

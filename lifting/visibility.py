@@ -27,6 +27,7 @@ GeometryBackend = Literal["auto", "torch", "numba"]
 # tan(75 degrees): steeper surfaces give no usable readings, and the bound keeps a depth edge on
 # both sides of a thin object from widening the tolerance.
 _MAX_SLOPE = 3.73
+_NEIGHBOUR = 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,25 +258,31 @@ def zbuffer(
 
 
 def splat_radius(xyz: Float[Tensor, "N 3"], *, sample: int = 4096) -> float:
-    """Disc radius that closes the surface of a point cloud: twice its median spacing, metres.
+    """Disc radius that closes the surface of a point cloud, metres.
+
+    It is the median distance to the sixth nearest point: 1.4 spacings on a grid, where 0.7 would
+    do, and on points scattered at random few enough holes stay open (exp(-5.7) = 0.3 %).
 
     Args:
         xyz: World frame, metres. Non-finite points are ignored.
-        sample: How many points (evenly strided) the spacing is measured at.
+        sample: How many points (evenly strided) it is measured at.
 
     Raises:
-        ValueError: If fewer than two distinct finite points are given.
+        ValueError: If there are fewer than seven finite points, or they coincide.
     """
     points = xyz.detach().cpu().numpy()
     points = points[np.isfinite(points).all(-1)]
     distance = np.zeros(0)
-    if len(points) > 1:
+    if len(points) > _NEIGHBOUR:
         queries = points[:: max(1, len(points) // sample)]
-        distance = np.asarray(cKDTree(points).query(queries, k=2)[0])[:, 1]
+        distance = np.asarray(cKDTree(points).query(queries, k=_NEIGHBOUR + 1)[0])[:, -1]
         distance = distance[distance > 0]
     if not len(distance):
-        raise ValueError(f"splat_radius: needs two distinct finite points, got {len(points)}")
-    return 2.0 * float(np.median(distance))
+        raise ValueError(
+            f"splat_radius: needs {_NEIGHBOUR + 1} finite points that are not all the same, got "
+            f"{len(points)}; choose radius_m by hand"
+        )
+    return float(np.median(distance))
 
 
 def _use_numba(xyz: Tensor, backend: str) -> bool:

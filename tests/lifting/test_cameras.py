@@ -120,6 +120,20 @@ def test_fisheye_by_hand():
     assert bent == pytest.approx(t * (1 + 0.1 * t**2 + 0.01 * t**8))
 
 
+@pytest.mark.parametrize(
+    ("coefficients", "model", "pixel"),
+    [
+        # Made with OpenCV 4.11: projectPoints and fisheye.projectPoints.
+        (PINHOLE_LENSES[2], "pinhole", (47.15061408, 13.48356914)),
+        (FISHEYE_LENSES[1], "fisheye", (47.08303944, 13.53187239)),
+    ],
+)
+def test_agrees_with_opencv(coefficients, model, pixel):
+    camera = lens_camera(coefficients, model, T_world_cam=torch.eye(4, dtype=torch.float64))
+    seen = project(torch.tensor(((0.3, -0.2, 1.0),), dtype=torch.float64), camera)
+    assert seen.uv[0].tolist() == pytest.approx(pixel, abs=1e-7)
+
+
 def test_pixel_centres_are_row_major_at_half():
     assert pixel_centres((2, 3)).tolist() == [
         [0.5, 0.5], [1.5, 0.5], [2.5, 0.5], [0.5, 1.5], [1.5, 1.5], [2.5, 1.5],
