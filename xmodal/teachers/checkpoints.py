@@ -25,7 +25,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         CheckpointError: If the file is missing, damaged, or holds anything but named tensors.
     """
     if not path.is_file():
-        raise _error(path, "a checkpoint file", "no such file", "give the path of a local file")
+        raise missing_checkpoint(path)
     try:
         state: Any = _load(path)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
@@ -46,6 +46,11 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     if all(name.startswith("module.") for name in tensors):
         tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
     return tensors
+
+
+def missing_checkpoint(path: Path) -> CheckpointError:
+    """The error for a checkpoint that does not exist."""
+    return _error(path, "a checkpoint file", "no such file", "give the path of a local file")
 
 
 def load_strictly(net: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from xmodal.atomic import sha256_file
 from xmodal.errors import BackendError, ConfigError
-from xmodal.teachers.checkpoints import load_strictly, read_checkpoint
+from xmodal.teachers.checkpoints import load_strictly, missing_checkpoint, read_checkpoint
 from xmodal.teachers.onnx_weights import dinov2_from_onnx
 from xmodal.teachers.teacher import Space, no_text
 from xmodal.teachers.torchvision_schemas import declare_operators
@@ -184,5 +184,5 @@ def _converted(net: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _digest(path: Path) -> str:
     if not path.is_file():
-        read_checkpoint(path)  # raises the error that names the path
+        raise missing_checkpoint(path)
     return sha256_file(path)

@@ -19,11 +19,10 @@ from torch import Tensor, nn
 from xmodal.teachers.classifier import INPUT_SIDE, NUM_CLASSES, EfficientNetLite2
 from xmodal.teachers.imagenet_text import TEMPERATURE, ImageNetText
 from xmodal.teachers.mask_crops import mask_crops
-from xmodal.teachers.mask_grid import GridOptions, MaskLogits, grid_masks
+from xmodal.teachers.mask_grid import GridOptions, MaskLogits
 from xmodal.teachers.membership import membership_of
 from xmodal.teachers.minilm import MiniLm
-from xmodal.teachers.mobilesam import INPUT_SIDE as SAM_SIDE
-from xmodal.teachers.mobilesam import MobileSam, resized_hw
+from xmodal.teachers.sam import SamTeacher
 from xmodal.teachers.teacher import Space, check_texts
 from xmodal.values import Image, Masks
 
@@ -60,7 +59,10 @@ class EmbeddedTeacher:
 
     def __init__(self, options: EmbeddedOptions | None = None) -> None:
         self.options = options or EmbeddedOptions()
-        self._sam, self._net = MobileSam(), EfficientNetLite2()
+        self._sam = SamTeacher(
+            options=self.options.masks, mask_long_side=self.options.mask_long_side
+        )
+        self._net = EfficientNetLite2()
         self._encoder = MiniLm()
         self._text = ImageNetText(self._encoder)
         self.licence = "Apache-2.0 (MobileSAM, EfficientNet-Lite, all-MiniLM-L6-v2)"
@@ -68,14 +70,13 @@ class EmbeddedTeacher:
 
     def encode(self, image: Image) -> Masks:
         """Masks of one view with class probabilities; uncovered pixels belong to no mask."""
-        found = self._masks(image.rgb)
+        found = self._sam.logits(image)
         rows = self._probabilities(image.rgb, found)
         members = found.members
-        share = members.flatten(1).float().mean(dim=1).clamp_min(1e-6)
         return Masks(
             rows=rows,
             valid=torch.ones(rows.shape[0], dtype=torch.bool),
-            weight=found.iou * share**-self.options.area_power,
+            weight=found.weight(self.options.area_power),
             membership=membership_of(members),
             grid_hw=(members.shape[1], members.shape[2]),
             camera=image.camera,
@@ -112,16 +113,6 @@ class EmbeddedTeacher:
         rival = (rows @ self.encode_text(negatives).T).clamp(0, 1).amax(dim=1, keepdim=True)
         total = score + rival
         return torch.where(total > 0, score * score / total.clamp_min(1e-30), score)
-
-    def _masks(self, rgb: Tensor) -> MaskLogits:
-        embedding = self._sam.embed(rgb)
-        return grid_masks(
-            lambda xy: self._sam.masks(embedding, xy),
-            input_hw=resized_hw((rgb.shape[1], rgb.shape[2])),
-            input_side=SAM_SIDE,
-            options=self.options.masks,
-            long_side=self.options.mask_long_side,
-        )
 
     def _probabilities(self, rgb: Tensor, found: MaskLogits) -> Tensor:
         scales = self.options.scales

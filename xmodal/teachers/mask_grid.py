@@ -53,6 +53,14 @@ class MaskLogits:
         """Which cells belong to each mask."""
         return self.logits > 0
 
+    def weight(self, area_power: float) -> Float[Tensor, " M"]:
+        """How much each mask counts where masks overlap: predicted IoU x area^-area_power.
+
+        Area is a fraction of the image, so a power above 0 lets the part win over the whole.
+        """
+        share = self.members.flatten(1).float().mean(dim=1)
+        return self.iou * share.clamp_min(1e-6) ** -area_power
+
 
 def point_grid(side: int, hw: tuple[int, int]) -> Float[Tensor, "N 2"]:
     """Centres (x, y) of side x side equal cells over an image of size `hw`, row-major."""

@@ -17,21 +17,32 @@ Space = Literal["unit", "simplex", "raw"]
 
 @runtime_checkable
 class Teacher(Protocol):
-    """A frozen 2D network, in eval mode, without gradients, outside every checkpoint.
+    """A frozen 2D network, in eval mode, without gradients, outside every checkpoint."""
 
-    Attributes:
-        name: Short name for messages, manifests and figures.
-        channels: Width of a row.
-        space: `unit` rows have length 1, `simplex` rows are probabilities, `raw` rows are neither.
-        fingerprint: SHA-256 over the weights and every setting that changes the output.
-        licence: Licence of the weights, or a statement that it is not known.
-    """
+    @property
+    def name(self) -> str:
+        """Short name for messages, manifests and figures."""
+        ...
 
-    name: str
-    channels: int
-    space: Space
-    fingerprint: str
-    licence: str
+    @property
+    def channels(self) -> int:
+        """Width of a row."""
+        ...
+
+    @property
+    def space(self) -> Space:
+        """`unit` rows have length 1, `simplex` rows are probabilities, `raw` rows are neither."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the weights and every setting that changes the output."""
+        ...
+
+    @property
+    def licence(self) -> str:
+        """Licence of the weights, or a statement that it is not known."""
+        ...
 
     def encode(self, image: Image) -> FeatureMap | Masks:
         """Features of one view, by patch or by mask; never painted dense."""

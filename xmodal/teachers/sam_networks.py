@@ -1,6 +1,7 @@
-"""MobileSAM: image encoder and point decoder, in ONNX Runtime.
+"""SAM networks that answer point prompts, in ONNX Runtime where that is faster.
 
-The code comes from `mobilesam-mirror`, the weights from a package that carries the official file.
+MobileSAM's code comes from `mobilesam-mirror`, its weights from a package that carries the official
+file; SAM's code comes from `segment-anything`, its weights from the user.
 Coordinates here are pixels of SAM's input, a square of 1024 into whose top left corner the resized
 image is placed; masks are logits over 256 x 256 cells of that square.
 
@@ -11,17 +12,24 @@ Source:
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from functools import cached_property
-from typing import Any
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from xmodal.atomic import sha256_file
+from xmodal.errors import ConfigError
+from xmodal.teachers.checkpoints import load_strictly, missing_checkpoint, read_checkpoint
 from xmodal.teachers.onnx_models import Exported, OnnxModel
 from xmodal.teachers.torchvision_schemas import declare_operators
 from xmodal.teachers.weights import MOBILE_SAM, need
 
+SamModel = Literal["vit_t", "vit_b", "vit_l", "vit_h"]
 INPUT_SIDE = 1024
 MASK_SIDE = 256
 # Mean and deviation of SAM's training images, 8-bit scale.
@@ -29,20 +37,46 @@ _MEAN = (123.675, 116.28, 103.53)
 _STD = (58.395, 57.12, 57.375)
 
 
-class MobileSam:
-    """Encoder and decoder of MobileSAM; weights are read at first use."""
+class PromptedSam:
+    """A SAM that answers point prompts; weights are read at first use."""
 
-    licence = MOBILE_SAM.licence
-    weights_sha256 = MOBILE_SAM.sha256
+    def __init__(self, model: SamModel = "vit_t", checkpoint: Path | None = None) -> None:
+        """Choose a network.
+
+        Args:
+            model: `vit_t` is MobileSAM; `vit_b`, `vit_l`, `vit_h` are SAM's.
+            checkpoint: Local weights file; None for the packaged MobileSAM.
+
+        Raises:
+            ConfigError: If the model needs a checkpoint.
+            CheckpointError: If the checkpoint does not exist.
+        """
+        if checkpoint is None and model != "vit_t":
+            raise ConfigError(
+                f"teacher sam, model {model}",
+                wanted="a local checkpoint",
+                got="none: only MobileSAM (vit_t) comes with a package",
+                fix="set checkpoint to a local file, or model to vit_t",
+            )
+        if checkpoint is not None and not checkpoint.is_file():
+            raise missing_checkpoint(checkpoint)
+        self._model: SamModel = model
+        self._checkpoint = checkpoint
+        packaged = checkpoint is None
+        self.licence = MOBILE_SAM.licence if packaged else "that of the given checkpoint"
+        self.weights_sha256 = MOBILE_SAM.sha256 if checkpoint is None else sha256_file(checkpoint)
 
     @cached_property
-    def _encoder(self) -> OnnxModel:
-        MOBILE_SAM.locate()
-        return OnnxModel(
+    def _encoder(self) -> Callable[[Tensor], tuple[Tensor, ...]]:
+        if self._model != "vit_t":
+            # SAM's own encoders pass the 2 GB that an ONNX file can hold: they run in torch.
+            encoder = self._load().image_encoder
+            return lambda x: (encoder(x),)
+        return self._exported(
             Exported(
-                name="mobile_sam_encoder",
-                version=f"{MOBILE_SAM.sha256}/1",
-                build=_encoder_module,
+                name="sam_encoder",
+                version=f"{self.weights_sha256}/1",
+                build=lambda: (self._load().image_encoder, (_blank(),)),
                 inputs=("image",),
                 outputs=("embedding",),
                 batched=(),
@@ -51,21 +85,35 @@ class MobileSam:
 
     @cached_property
     def _decoder(self) -> OnnxModel:
-        MOBILE_SAM.locate()
-        return OnnxModel(
+        return self._exported(
             Exported(
-                name="mobile_sam_decoder",
-                version=f"{MOBILE_SAM.sha256}/1",
-                build=_decoder_module,
+                name="sam_decoder",
+                version=f"{self.weights_sha256}/1",
+                build=lambda: (
+                    _PointDecoder(self._load()),
+                    (torch.zeros(1, 256, 64, 64), torch.zeros(2, 2)),
+                ),
                 inputs=("embedding", "xy"),
                 outputs=("masks", "iou"),
                 batched=("xy", "masks", "iou"),
             )
         )
 
+    def _exported(self, what: Exported) -> OnnxModel:
+        if self._checkpoint is None:
+            MOBILE_SAM.locate()  # what was exported from them is used only while they are there
+        return OnnxModel(what)
+
+    def _load(self) -> Any:
+        path = self._checkpoint or MOBILE_SAM.locate()
+        sam = _build(self._model)
+        load_strictly(sam, read_checkpoint(path), str(path))
+        return sam.eval().requires_grad_(False)
+
     def embed(self, rgb: Float[Tensor, "3 H W"]) -> Float[Tensor, "1 256 64 64"]:
         """Encode an image in [0, 1]; its long side becomes 1024 pixels."""
-        return self._encoder(_padded(rgb))[0]
+        with torch.inference_mode():
+            return self._encoder(_padded(rgb))[0].clone()
 
     def masks(
         self, embedding: Float[Tensor, "1 256 64 64"], xy: Float[Tensor, "N 2"]
@@ -99,27 +147,21 @@ def _padded(rgb: Tensor) -> Tensor:
     return nn.functional.pad(image, (0, INPUT_SIDE - size[1], 0, INPUT_SIDE - size[0]))
 
 
-def _load() -> Any:
+def _blank() -> Tensor:
+    return torch.zeros(1, 3, INPUT_SIDE, INPUT_SIDE)
+
+
+def _build(model: SamModel) -> Any:
     declare_operators()
+    package = "mobile_sam" if model == "vit_t" else "segment_anything"
     try:
         with warnings.catch_warnings():
             # mobile_sam imports timm by names that timm has deprecated.
             warnings.simplefilter("ignore")
-            from mobile_sam.build_sam import build_sam_vit_t
+            module: Any = import_module(f"{package}.build_sam")
     except ImportError:
-        raise need("mobile_sam", "embedded") from None
-    sam = build_sam_vit_t()
-    sam.load_state_dict(torch.load(MOBILE_SAM.locate(), map_location="cpu", weights_only=True))
-    return sam.eval()
-
-
-def _encoder_module() -> tuple[nn.Module, tuple[Tensor, ...]]:
-    return _load().image_encoder, (torch.zeros(1, 3, INPUT_SIDE, INPUT_SIDE),)
-
-
-def _decoder_module() -> tuple[nn.Module, tuple[Tensor, ...]]:
-    embedding = torch.zeros(1, 256, 64, 64)
-    return _PointDecoder(_load()).eval(), (embedding, torch.zeros(2, 2))
+        raise need(package, "embedded" if model == "vit_t" else "teachers") from None
+    return getattr(module, f"build_sam_{model}")()
 
 
 class _PointDecoder(nn.Module):
