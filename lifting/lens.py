@@ -194,9 +194,11 @@ def _invert_pinhole(
 
 def _invert_radial(target: Tensor, coefficients: tuple[float, ...], radius: float) -> Tensor:
     """Invert the radial part alone by a table; close enough for Newton even beside a pole."""
-    like = {"dtype": target.dtype, "device": target.device}
     # Even steps of the angle off the axis, short of the radius itself, where a pole may be.
-    ideal = torch.linspace(0, math.atan(radius) * (1 - 1e-6), 4097, **like).tan()
+    angle = torch.linspace(
+        0, math.atan(radius) * (1 - 1e-6), 4097, dtype=target.dtype, device=target.device
+    )
+    ideal = angle.tan()
     on_axis = torch.stack((ideal, torch.zeros_like(ideal)), -1)
     radial = (*coefficients[:2], 0.0, 0.0, *coefficients[4:])
     imaged = distort(on_axis, "pinhole", radial)[:, 0].contiguous()

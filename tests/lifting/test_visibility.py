@@ -147,11 +147,11 @@ def test_without_depth_all_points_in_the_image_are_returned(backend):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_tolerance_by_hand(backend):
-    # At 2.4 m sigma is 1.2 mm + 1.9 mm * 2^2 = 8.8 mm; three of them and 10 mm make 36.4 mm.
+    # At 2.4 m sigma is 1.2 mm + 1.9 mm * 2^2 = 8.8 mm; three of them and 30 mm make 56.4 mm.
     camera = make_camera()
     noise = DepthNoise(slant_px=0.0)
-    assert noise.tolerance_m(torch.tensor((0.0, 2.4))).tolist() == pytest.approx([0.0136, 0.0364])
-    z = torch.tensor((2.4, 2.4363, 2.4365, 2.3637, 2.3635))
+    assert noise.tolerance_m(torch.tensor((0.0, 2.4))).tolist() == pytest.approx([0.0336, 0.0564])
+    z = torch.tensor((2.4, 2.4563, 2.4565, 2.3437, 2.3435))
     xyz = torch.stack((torch.zeros(5), torch.zeros(5), z), -1)
     found = visible_points(xyz, camera, depth_m=torch.full(HW, 2.4), noise=noise, backend=backend)
     assert found.index.tolist() == [0, 1, 3]
@@ -190,7 +190,7 @@ def test_slant_widens_on_slopes_and_not_at_edges(backend):
     slope = 2 + 0.2 * torch.arange(16.0).expand(HW)
     edge = torch.where(torch.arange(16) < 8, 2.0, 3.6).expand(HW).contiguous()
     # Half a pixel of a slope of 0.2 m per pixel is 0.1 m off the reading 3.6 m of column 8.
-    xyz = torch.tensor(((0.1 / 12.8, 0.0, 3.6 + 0.13),))
+    xyz = torch.tensor(((0.1 / 12.8, 0.0, 3.6 + 0.15),))
     tight, wide = DepthNoise(slant_px=0.0), DepthNoise(slant_px=0.5)
     assert not len(visible_points(xyz, camera, depth_m=slope, noise=tight, backend=backend).index)
     assert len(visible_points(xyz, camera, depth_m=slope, noise=wide, backend=backend).index)
