@@ -93,6 +93,11 @@ def scene_folder(room: Room, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def save_depth() -> Callable[..., None]:
+    return write_depth
+
+
+@pytest.fixture
 def write_json() -> Callable[[Path, object], None]:
     def write(path: Path, value: object) -> None:
         path.write_text(json.dumps(value))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from io import BufferedReader
+from io import BufferedReader, StringIO
 from pathlib import Path
 from typing import Any, Literal
 
@@ -93,7 +93,7 @@ def read_points(path: Path, *, on_bad: Literal["drop", "raise"] = "drop") -> Ply
         with path.open("rb") as file:
             header = _read_header(file, path)
             _check_size(header, path)
-            vertex = _parse(file, path)
+            vertex = _parse(file, path, text=header.format == "ascii")
     except FileNotFoundError as error:
         raise _error(path, "a PLY file", "no such file", "check the path") from error
     except OSError as error:
@@ -233,25 +233,34 @@ def _check_lines(header: _Header, path: Path) -> None:
         )
 
 
-def _parse(file: BufferedReader, path: Path) -> NDArray[Any]:
+def _parse(file: BufferedReader, path: Path, *, text: bool) -> NDArray[Any]:
     try:
-        try:
-            data = PlyData.read(file, known_list_len=_TRIANGLES)
-        except PlyElementParseError as error:
-            if error.element is None or error.element.name != "face":
-                raise
-            file.seek(0)  # faces that are not all triangles take the general, slower path
-            data = PlyData.read(file)
-    except (PlyParseError, ValueError, UnicodeDecodeError, OverflowError) as error:
+        data = _parse_text(path) if text else _parse_binary(file)
+    except (PlyParseError, ValueError, OverflowError) as error:
         got = f"{type(error).__name__}: {error}"
         raise _error(path, "a valid PLY body", got, "copy or export the cloud again") from error
-    if not data.text:
+    if not text:
         extra = os.fstat(file.fileno()).st_size - file.tell()
         _refuse_trailing(extra, path)
     if "vertex" not in data or not {"x", "y", "z"} <= set(_names(data["vertex"].data)):
         got = ", ".join(element.name for element in data.elements) or "no element"
         raise _error(path, "an element `vertex` with x, y, z", got, "export a point cloud or mesh")
     return data["vertex"].data
+
+
+def _parse_text(path: Path) -> PlyData:
+    # plyfile would wrap a binary stream and leave it to the garbage collector to close.
+    return PlyData.read(StringIO(path.read_text("ascii")))
+
+
+def _parse_binary(file: BufferedReader) -> PlyData:
+    try:
+        return PlyData.read(file, known_list_len=_TRIANGLES)
+    except PlyElementParseError as error:
+        if error.element is None or error.element.name != "face":
+            raise
+    file.seek(0)  # faces that are not all triangles take the general, slower path
+    return PlyData.read(file)
 
 
 def _refuse_trailing(extra: int, path: Path) -> None:
