@@ -16,7 +16,7 @@ import torch
 
 from xmodal.atomic import atomic_path, remove_leftovers
 from xmodal.teachers.codec import DamagedError, from_bytes, to_bytes
-from xmodal.teachers.teacher import Teacher
+from xmodal.teachers.teacher import FrameFiles, Teacher
 from xmodal.values import FeatureMap, Image, Masks, Views
 
 _log = logging.getLogger(__name__)
@@ -155,7 +155,14 @@ class CachedViews(Sequence[FeatureMap | Masks]):
             memory_bytes: Most bytes of output kept in memory; the last one always stays.
             progress: Called with (views computed or read so far, number of views) whenever a view
                 is ready for the first time.
+
+        Raises:
+            DataError: If a teacher that reads files lacks those of some frames.
         """
+        if isinstance(teacher, FrameFiles):
+            # Its output lies on disk already. What is missing is told now, not after an hour.
+            teacher.check_frames(list(getattr(images, "names", ())))
+            cache = None
         self.images, self.teacher, self.cache = images, teacher, cache
         self._memory_bytes = memory_bytes
         self._progress = progress

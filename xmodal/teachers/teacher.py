@@ -74,6 +74,19 @@ class Teacher(Protocol):
         ...
 
 
+@runtime_checkable
+class FrameFiles(Protocol):
+    """A teacher that reads its output from one file a frame; it is not stored a second time."""
+
+    def check_frames(self, names: Sequence[str]) -> None:
+        """Make sure that every frame has its file.
+
+        Raises:
+            DataError: Naming all frames without one.
+        """
+        ...
+
+
 def prompts_of(text: str) -> list[str]:
     """The synonyms of one query: `"mug | coffee cup"` gives two.
 
