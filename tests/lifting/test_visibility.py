@@ -1,4 +1,6 @@
 import math
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -6,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxtyping import config
+from PIL import Image
 
 from lifting.cameras import Camera, project, scale_camera, unproject_depth
 from lifting.visibility import (
@@ -145,6 +148,22 @@ def test_without_depth_all_points_in_the_image_are_returned(backend):
         assert found.index.tolist() == torch.nonzero(project(xyz, camera).in_image)[:, 0].tolist()
 
 
+@pytest.mark.parametrize(
+    ("distortion", "model"),
+    [((-0.6, 0.0, 0.0, 0.0), "pinhole"), ((0.9, 0.4, 0.0, 0.0), "pinhole"), (None, "fisheye")],
+)
+def test_culling_keeps_all_of_a_strongly_distorted_image(distortion, model):
+    # The first lens has no direction for its corners; the second bends the border far inwards.
+    ideal = make_camera(3)
+    bent = None if distortion is None else torch.tensor(distortion, dtype=torch.float64)
+    camera = Camera(K=ideal.K, T_world_cam=ideal.T_world_cam, hw=HW, distortion=bent, model=model)
+    generator = torch.Generator().manual_seed(0)
+    xyz = camera.centre + torch.randn(5000, 3, generator=generator, dtype=torch.float64)
+    wanted = torch.nonzero(project(xyz, camera).in_image)[:, 0]
+    assert len(wanted) > 100
+    assert torch.equal(visible_points(xyz, camera).index, wanted)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_tolerance_by_hand(backend):
     # At 2.4 m sigma is 1.2 mm + 1.9 mm * 2^2 = 8.8 mm; three of them and 30 mm make 56.4 mm.
@@ -245,6 +264,27 @@ def test_reference_on_its_own():
     xyz = torch.tensor(((0.0, 0, 2.0), (0, 0, 3.0)))
     seen = depth_visibility(xyz, depth_m, make_camera(), DepthNoise())
     assert seen.tolist() == [True, False]
+
+
+@pytest.mark.realdata
+def test_a_hand_held_scan_sees_itself_and_its_neighbour():
+    root = os.environ.get("XMODAL_DATA")
+    if root is None:
+        pytest.skip("set XMODAL_DATA to the folder with 7scenes_redkitchen")
+    scene = Path(root) / "7scenes_redkitchen"
+    K = torch.from_numpy(np.loadtxt(scene / "intrinsic.txt"))
+    frames = []
+    for name in ("000000", "000016"):
+        depth_m = np.asarray(Image.open(scene / "depth" / f"{name}.png")).astype(np.float32) / 1000
+        depth_m[depth_m > 65] = 0
+        pose = torch.from_numpy(np.loadtxt(scene / "pose" / f"{name}.txt"))
+        frames.append((Camera(K=K, T_world_cam=pose, hw=(480, 640)), torch.from_numpy(depth_m)))
+    (camera, depth_m), (neighbour, neighbour_depth_m) = frames
+    xyz, _ = unproject_depth(depth_m, camera)
+    assert len(visible_points(xyz, camera, depth_m=depth_m).index) == len(xyz)
+    in_image = len(visible_points(xyz, neighbour).index)
+    seen = len(visible_points(xyz, neighbour, depth_m=neighbour_depth_m).index)
+    assert 0.6 < seen / in_image < 1
 
 
 # ---- z-buffer -----------------------------------------------------------------------------
