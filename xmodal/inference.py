@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -20,6 +20,7 @@ _HALO_M = 1.0
 _DECODE_ROWS = 8192
 
 
+@runtime_checkable
 class StudentOp(Protocol):
     """What training and inference need of a student's op."""
 

@@ -5,6 +5,7 @@ Height and position are relative to the cloud, so they must be computed before i
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Literal
 
 from xmodal.errors import DataError
@@ -17,7 +18,14 @@ if TYPE_CHECKING:
 PointInput = Literal["rgb", "normals", "height", "xyz"]
 Up = Literal["x", "y", "z", "-x", "-y", "-z"]
 
-_WIDTHS: dict[PointInput, int] = {"rgb": 3, "normals": 1, "height": 1, "xyz": 3}
+# Halved from a room down to a hand: what is finer, neighbours and colours tell.
+_WAVELENGTHS_M = (8.0, 4.0, 2.0, 1.0, 0.5, 0.25)
+_WIDTHS: dict[PointInput, int] = {
+    "rgb": 3,
+    "normals": 1,
+    "height": 1,
+    "xyz": 3 + 6 * len(_WAVELENGTHS_M),
+}
 _AXES = "xyz"
 # Lengths are given in units of about a room's half, so that inputs have about unit scale.
 _ROOM_M = 1.5
@@ -105,6 +113,13 @@ def _height(xyz: Tensor, up: Up) -> Tensor:
 
 
 def _position(xyz: Tensor) -> Tensor:
-    if len(xyz) == 0:
-        return xyz
-    return (xyz - xyz.median(dim=0).values) / _ROOM_M
+    """Place in the sample, and sines and cosines of it at falling wave-lengths.
+
+    Source:
+        Tancik et al., Fourier Features Let Networks Learn High Frequency Functions, NeurIPS 2020.
+    """
+    import torch
+
+    place = xyz - xyz.median(dim=0).values if len(xyz) else xyz
+    angles = torch.cat([place * (2.0 * math.pi / length) for length in _WAVELENGTHS_M], dim=1)
+    return torch.cat([place / _ROOM_M, angles.sin(), angles.cos()], dim=1)

@@ -173,13 +173,15 @@ def fit(
                 record["rows_per_s"] = round(loop.points_seen / (time.monotonic() - began))
                 history.append(record)
                 loop.log({"event": "step", **record})
-            if last or stop.exit_code is not None or done % options.checkpoint_every == 0:
+            # Read once: a signal that comes after this line waits for the next step's checkpoint.
+            code = stop.exit_code
+            if last or code is not None or done % options.checkpoint_every == 0:
                 path = loop.state.save(done)
             if progress is not None:
                 progress(done, options.steps)
-            if stop.exit_code is not None and not last:
+            if code is not None and not last:
                 loop.log({"event": "stopped", "step": done})
-                raise SystemExit(stop.exit_code)
+                raise SystemExit(code)
     for student in students.values():
         student.net.eval()
     return TrainResult(options.steps, time.monotonic() - began, history, path)

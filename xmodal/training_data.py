@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -16,6 +16,7 @@ from xmodal.inference import StudentOp, observed
 from xmodal.values import Points
 
 
+@runtime_checkable
 class DistillOp(Protocol):
     """A loss between rows on the same points, and its factor in the sum."""
 
