@@ -1,9 +1,9 @@
 """Multi-view fusion against OpenScene's per-view map-and-average loop.
 
 Both arms read the same per-pixel float32 maps, stored pixel by pixel ([H * W, C]); the peer, which
-indexes [C, H, W], gets a view of that memory, which is the faster layout for it. `_chw` repeats
-the peer with maps stored channel by channel, as its own feature extractor leaves them. Both arms
-write into a buffer that was allocated and touched before.
+indexes [C, H, W], gets a strided view of that memory (it takes as long on maps stored channel by
+channel). Both arms write into a buffer that was allocated and touched before; `by_view_s` is our
+other schedule, which keeps sums and allocates them.
 
 `error` is 1 - mean cosine to a brute-force average in float64. A pixel coordinate that float32
 rounds to the other side of a pixel border reads another pixel; `border_points` counts the points
@@ -222,17 +222,12 @@ def _brute_force(world: World, maps: list[Tensor], xyz: Tensor) -> tuple[Tensor,
     return total / count.clamp_min(1)[:, None], count, near
 
 
-def build(
-    num_points: int, num_views: int, channels: int, rows: int, columns: int, chw: bool = False
-) -> Case:
+def build(num_points: int, num_views: int, channels: int, rows: int, columns: int) -> Case:
     """Inputs and output buffer, touched, and the two arms over them."""
     hw = (rows, columns)
     world = make_world(num_points, num_views, hw)
     maps = make_maps(num_views, rows * columns, channels)
-    if chw:  # same values, stored channel by channel for the peer
-        peer_maps = [m.T.contiguous().view(channels, rows, columns) for m in maps]
-    else:
-        peer_maps = [m.T.view(channels, rows, columns) for m in maps]
+    peer_maps = [m.T.view(channels, rows, columns) for m in maps]
     views = as_views(world, maps)
     out = torch.zeros(num_points, channels)
     out.fill_(1.0)  # zeros are lazy: touch every page
