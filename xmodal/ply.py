@@ -242,10 +242,40 @@ def _parse(file: BufferedReader, path: Path, *, text: bool) -> NDArray[Any]:
     if not text:
         extra = os.fstat(file.fileno()).st_size - file.tell()
         _refuse_trailing(extra, path)
-    if "vertex" not in data or not {"x", "y", "z"} <= set(_names(data["vertex"].data)):
+    if "vertex" not in data or not {"x", "y", "z"} <= set(_scalars(data["vertex"].data)):
         got = ", ".join(element.name for element in data.elements) or "no element"
         raise _error(path, "an element `vertex` with x, y, z", got, "export a point cloud or mesh")
+    _check_faces(data, path)
     return data["vertex"].data
+
+
+def _check_faces(data: PlyData, path: Path) -> None:
+    """Refuse polygons that cannot be: the sign of a vertex count that is off by a few rows.
+
+    A header that promises one vertex too many shifts the faces by the size of a vertex, and twelve
+    bytes of coordinates happen to look like an empty polygon followed by proper triangles.
+    """
+    if "face" not in data:
+        return
+    names = set(data["face"].data.dtype.names or ()) & set(_TRIANGLES["face"])
+    for name in names:
+        polygons = data["face"].data[name]
+        sizes = [len(polygon) for polygon in polygons] if polygons.ndim == 1 else [3]
+        corners = _corners(polygons)
+        fits = not corners.size or 0 <= corners.min() <= corners.max() < data["vertex"].count
+        if not fits or min(sizes, default=3) < 3:
+            raise _error(
+                path,
+                f"polygons of at least 3 of the {data['vertex'].count} vertices",
+                "polygons with fewer corners, or corners that do not exist",
+                "export the cloud again; its header and its rows do not belong together",
+            )
+
+
+def _corners(polygons: NDArray[Any]) -> NDArray[Any]:
+    if polygons.ndim == 2 or not len(polygons):
+        return polygons.reshape(-1)
+    return np.concatenate(list(polygons))
 
 
 def _parse_text(path: Path) -> PlyData:
@@ -273,13 +303,14 @@ def _refuse_trailing(extra: int, path: Path) -> None:
         )
 
 
-def _names(vertex: NDArray[Any]) -> tuple[str, ...]:
-    return vertex.dtype.names or ()
+def _scalars(vertex: NDArray[Any]) -> tuple[str, ...]:
+    """Names of the properties that are one number each."""
+    names = vertex.dtype.names or ()
+    return tuple(name for name in names if vertex.dtype[name] != np.dtype(object))
 
 
 def _to_cloud(vertex: NDArray[Any], path: Path, on_bad: str) -> PlyCloud:
-    names = _names(vertex)
-    scalar = [name for name in names if vertex.dtype[name] != np.dtype(object)]
+    scalar = _scalars(vertex)
     xyz = _stack(vertex, ("x", "y", "z"))
     colours = next((c for c in _COLOURS if set(c) <= set(scalar)), None)
     rgb = None if colours is None else _unit_colours(vertex, colours, path)

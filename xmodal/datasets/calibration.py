@@ -99,7 +99,7 @@ def check_intrinsics(
         return [f"{where} has fx = {fx:g}, fy = {fy:g}, which must be positive"]
     if abs(K[0, 1]) > 1e-3 * fx or abs(K[1, 0]) > 1e-9 or np.abs(K[2] - (0, 0, 1)).max() > 1e-6:
         wrong.append(f"{where} has skew or a bottom row other than 0 0 1")
-    if not 0.5 < fx / fy < 2.0 or not _FOCAL[0] < fx / width < _FOCAL[1]:
+    if not 0.5 * fy < fx < 2.0 * fy or not _FOCAL[0] < fx / width < _FOCAL[1]:
         wrong.append(f"{where} has fx = {fx:g}, fy = {fy:g}, implausible for {width} x {height}")
     low, high = (0.0, 1.0) if cropped else _CENTRE
     if not (low < cx / width < high and low < cy / height < high):

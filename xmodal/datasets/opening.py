@@ -17,7 +17,7 @@ from xmodal.datasets.faults import Faults
 from xmodal.datasets.frames import Frame, Layout
 from xmodal.datasets.inspect import Sensors, check_spread, inspect_frames, sample_depth
 from xmodal.datasets.layouts import read_layout
-from xmodal.datasets.scene import Progress, Scene, SceneReport
+from xmodal.datasets.scene import Scene, SceneReport
 from xmodal.datasets.settings import SceneSettings, read_settings
 from xmodal.datasets.views import LabelMap, LazyViews
 from xmodal.errors import DataError, UsageError
@@ -30,7 +30,6 @@ def open_scene(
     *,
     voxel_m: float = 0.02,
     max_frames: int | None = None,
-    progress: Progress | None = None,
 ) -> Scene:
     """Open a posed RGB-D scene of any known layout and check it; frames are decoded on access.
 
@@ -42,7 +41,6 @@ def open_scene(
         path: The scene folder.
         voxel_m: Voxel side for points fused from depth, when the scene has no points; metres.
         max_frames: Use at most this many frames, evenly spaced.
-        progress: Called with (done, total) while points are fused.
 
     Returns:
         The scene. Camera axes are OpenCV's; the world is that of the poses, after `axis_align`.
@@ -105,7 +103,6 @@ def open_scene(
         points_file=points_file,
         T_world_files=T,
         files=_files(used, layout, root, points_file),
-        progress=progress,
     )
 
 

@@ -89,7 +89,6 @@ class Scene:
         points_file: Points that came with the scene, or None.
         T_world_files: From the world of the files to the world used here (`axis_align`).
         files: Everything the fingerprint covers, in order.
-        progress: Told about frames fused.
     """
 
     name: str
@@ -106,7 +105,7 @@ class Scene:
     points_file: Path | None
     T_world_files: Float64[NDArray[np.float64], "4 4"]
     files: tuple[Path, ...]
-    progress: Progress | None = None
+    _made: Points | None = field(default=None, init=False, repr=False)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -129,7 +128,7 @@ class Scene:
         """Depth view of a frame, None in a colour-only scene."""
         return None if self.depths is None else self.depths[index]
 
-    def cloud(self) -> Points:
+    def cloud(self, progress: Progress | None = None) -> Points:
         """The points to lift to, in the world frame: those given, or else fused from depth.
 
         Given points (`points.ply`, or ScanNet's `*_vh_clean_2.ply`) keep their order; those that
@@ -137,11 +136,18 @@ class Scene:
         per voxel, weighted by inverse variance, with colours and normals: see
         `xmodal.datasets.fusion` for why not a TSDF. Computed once.
 
+        Args:
+            progress: Called with frames fused and frames in all.
+
         Raises:
             DataError: If the given points are damaged or no camera sees any of them, or if no depth
                 reading survives fusion.
         """
-        return self._cloud
+        if self._made is None:
+            made = self._check_given(self._given) if self._given else self._fuse(progress)
+            object.__setattr__(self, "_made", made)
+            return made
+        return self._made
 
     def labels(self) -> Labels | None:
         """Class of every point of `cloud()`, or None when the scene has no point labels.
@@ -167,16 +173,10 @@ class Scene:
     def _given(self) -> PlyCloud | None:
         return None if self.points_file is None else read_points(self.points_file)
 
-    @cached_property
-    def _cloud(self) -> Points:
-        return self._fuse() if self._given is None else self._check_given(self._given)
-
-    def _fuse(self) -> Points:
+    def _fuse(self, progress: Progress | None) -> Points:
         assert self.depths is not None, "open_scene asks for depth where there are no points"
         try:
-            fused = fuse_depth(
-                self.images, self.depths, voxel_m=self.voxel_m, progress=self.progress
-            )
+            fused = fuse_depth(self.images, self.depths, voxel_m=self.voxel_m, progress=progress)
         except ValueError as error:
             raise DataError(
                 str(self.root / "depth"),
