@@ -12,7 +12,7 @@ from pathlib import Path
 
 _BASE = (
     "torch", "numpy", "numba", "pillow", "scipy", "safetensors", "pydantic", "pyyaml", "typer",
-    "rich", "plyfile", "torchmetrics", "jaxtyping",
+    "rich", "plyfile", "jaxtyping",
 )  # fmt: skip
 _EXTRAS = {
     "embedded": ("timm", "torchvision", "transformers", "mobilesam-mirror",

@@ -96,7 +96,7 @@ class Optimiser:
         crop_points: Points of a crop; bounds memory and time of a step.
         loss_rows: Points of a crop that are compared with the teacher.
         lr: Peak learning rate.
-        warmup_steps: Updates of the warm-up.
+        warmup_steps: Updates of the warm-up; all of them where there are fewer.
         weight_decay: Of matrices and kernels.
         grad_clip: Largest norm of all gradients together.
         augment: What is varied from crop to crop.
@@ -178,9 +178,10 @@ class RunFile:
         plain: dict[str, Any] = {}
         for part in fields(self):
             value = getattr(self, part.name)
-            plain[part.name] = value if isinstance(value, (str, int)) else dump(value)
-            if part.name == "graph":
-                plain["graph"] = self.graph.plain()
+            if isinstance(value, Graph):
+                plain[part.name] = value.plain()
+            else:
+                plain[part.name] = value if isinstance(value, (str, int)) else dump(value)
         return plain
 
     def to_yaml(self) -> str:
@@ -262,10 +263,6 @@ def _check(run: RunFile, graph: Graph | None, document: Document, problems: list
     if GRAPH_NAME.fullmatch(run.name) is None:
         fix = "write a short name, such as `name: kitchen`"
         note(("name",), "a name of letters, digits, _ and -", show(run.name), fix)
-    if run.optimiser.warmup_steps > run.optimiser.steps:
-        wanted = f"at most optimiser.steps ({run.optimiser.steps})"
-        loc = ("optimiser", "warmup_steps")
-        note(loc, wanted, str(run.optimiser.warmup_steps), "warm up for fewer steps")
     _check_splits(run, note)
     if graph is not None:
         _check_sensors(run, graph, note)

@@ -94,9 +94,8 @@ def lift_run(request: LiftRequest, report: Reporter) -> LiftResult:
             fix="--to points",
         )
     parse_bytes(request.disk_budget)
-    with report("fuse points") as progress:
-        spec, scene = _spec_and_scene(request, progress)
-        return lift_spec(spec, scene, request, report)
+    spec, scene = _spec_and_scene(request)
+    return lift_spec(spec, scene, request, report)
 
 
 def lift_spec(spec: RunFile, scene: Scene, request: LiftRequest, report: Reporter) -> LiftResult:
@@ -115,7 +114,8 @@ def lift_spec(spec: RunFile, scene: Scene, request: LiftRequest, report: Reporte
             notes=("already lifted with the same teacher, graph and frames; nothing to do",),
         )
     remove_leftovers(run.path)
-    cloud = scene.cloud()
+    with report("points") as progress:
+        cloud = scene.cloud(progress)
     write_text(run.runfile, spec.to_yaml())
     write_text(run.path / "graph.yaml", spec.graph.to_yaml())
     write_points(run.points, cloud)
@@ -239,16 +239,14 @@ def feature_arrays(points: Points) -> dict[str, Any]:
     }
 
 
-def _spec_and_scene(request: LiftRequest, progress: Report) -> tuple[RunFile, Scene]:
+def _spec_and_scene(request: LiftRequest) -> tuple[RunFile, Scene]:
     if request.source.suffix in (".yaml", ".yml"):
         spec = load_run(request.source)
         if request.max_frames is not None:
             spec = replace(spec, data=replace(spec.data, max_frames=request.max_frames))
-        return spec, open_run_scene(spec, progress=progress)
+        return spec, open_run_scene(spec)
     op = teacher_op(request.teacher)
-    scene = open_scene(
-        request.source, voxel_m=request.voxel_m, max_frames=request.max_frames, progress=progress
-    )
+    scene = open_scene(request.source, voxel_m=request.voxel_m, max_frames=request.max_frames)
     data = Data(scene=str(scene.root), voxel_m=request.voxel_m, max_frames=request.max_frames)
     return default_runfile(scene, op, data, request.seed), scene
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -172,13 +171,9 @@ def sensor_values(graph: Graph, scene: Scene, cloud: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def open_run_scene(
-    spec: RunFile, index: int = 0, progress: Callable[[int, int], None] | None = None
-) -> Scene:
+def open_run_scene(spec: RunFile, index: int = 0) -> Scene:
     """Open a scene as its run file says."""
     from xmodal.datasets import open_scene
 
     data = spec.data
-    return open_scene(
-        data.scenes[index], voxel_m=data.voxel_m, max_frames=data.max_frames, progress=progress
-    )
+    return open_scene(data.scenes[index], voxel_m=data.voxel_m, max_frames=data.max_frames)

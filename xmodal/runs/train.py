@@ -179,7 +179,7 @@ def train_options(spec: RunFile) -> TrainOptions:
         crop_points=o.crop_points,
         loss_rows=o.loss_rows,
         lr=o.lr,
-        warmup_steps=o.warmup_steps,
+        warmup_steps=min(o.warmup_steps, o.steps),
         weight_decay=o.weight_decay,
         grad_clip=o.grad_clip,
         seed=spec.seed,
@@ -301,4 +301,4 @@ def mean_cosine(first: Features, second: Features) -> float:
 def _new_points(source: Path, voxel_m: float, progress: Any) -> Points:
     if source.suffix.lower() == ".ply":
         return read_points(source).points
-    return open_scene(source, voxel_m=voxel_m, progress=progress).cloud()
+    return open_scene(source, voxel_m=voxel_m).cloud(progress)
