@@ -246,6 +246,11 @@ def _check_support(plan: Plan, name: str, node: Node) -> None:
             wanted = "{range_m, cell_m}" if grid is Grid else "{voxel_m}" if grid else "a node"
             fix = "a bird's-eye grid has range_m and cell_m, a voxel grid voxel_m"
             plan.note(loc, wanted, f"{type(node.on).__name__.lower()} settings", fix)
+        elif isinstance(node.on, Cells) and made_by is not None:
+            own = getattr(made_by.op, "voxel_m", node.on.voxel_m)
+            if made_by.verb == "lift" and own != node.on.voxel_m:
+                wanted = f"voxel_m: {own}, as `{made_by.key}` makes"
+                plan.note((*loc, "voxel_m"), wanted, str(node.on.voxel_m), f"write {own}")
         return
     _check_named_support(plan, name, node.on)
 

@@ -279,6 +279,18 @@ BAD = {
         "depth: {kind: depth}", "depth: {kind: depth, on: cloud}", "depth > on", "no `on` on depth",
         "no effect", "remove it",
     ),
+    "other voxels than the lift makes": Bad(
+        "distill:",
+        "  lifted -> cells: {op: voxels, voxel_m: 0.1}\ndistill:",
+        "cells > on > voxel_m",
+        "voxel_m: 0.1, as `lifted -> cells` makes",
+        "0.2",
+        "write 0.1",
+        base=KITCHEN.replace(
+            "encode:", "  cells: {kind: voxels, channels: 1000, on: {voxel_m: 0.2}}\nencode:"
+        ),
+        line=9,
+    ),
     "points on a grid": Bad(
         "student: {kind: points, channels: 1000, on: cloud}",
         f"student: {{kind: points, channels: 1000, {GRID}}}",

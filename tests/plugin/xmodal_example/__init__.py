@@ -1,0 +1,1 @@
+"""Ops for xmodal from another package."""
