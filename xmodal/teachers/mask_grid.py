@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-# Masks of one batch of prompts: [n, 3, 256, 256] logits and [n, 3] predicted IoU.
-Decode = Callable[[Tensor], tuple[Tensor, Tensor]]
+# Prompt points and a least predicted IoU, to mask logits [m, s, s] and their predicted IoU [m].
+Decode = Callable[[Tensor, float], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class GridOptions:
     max_overlap: float = 0.7
     min_area: float = 0.0004
     max_area: float = 0.9
-    batch: int = 64
+    batch: int = 32
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -90,12 +90,10 @@ def grid_masks(
     points = point_grid(options.grid, input_hw)
     kept: list[tuple[Tensor, Tensor]] = []
     for batch in points.split(options.batch):
-        logits, iou = decode(batch)
-        logits, iou = logits.flatten(0, 1), iou.flatten()
-        sure = iou > options.min_iou
-        cut = crop_padding(logits[sure], input_hw, input_side, grid_hw)
+        logits, iou = decode(batch, options.min_iou)
+        cut = crop_padding(logits, input_hw, input_side, grid_hw)
         good = _passes(cut, options)
-        kept.append((cut[good], iou[sure][good]))
+        kept.append((cut[good], iou[good]))
     logits = torch.cat([pair[0] for pair in kept])
     iou = torch.cat([pair[1] for pair in kept])
     keep = suppress(logits > 0, iou, options.max_overlap)

@@ -123,7 +123,7 @@ class SamTeacher:
 
     def _grid(self, embedding: Tensor, image: Image) -> MaskLogits:
         return grid_masks(
-            lambda xy: self._network.masks(embedding, xy),
+            lambda xy, min_iou: self._network.masks(embedding, xy, min_iou),
             input_hw=resized_hw(_hw(image)),
             input_side=INPUT_SIDE,
             options=self.options,

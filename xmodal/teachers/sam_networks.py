@@ -26,6 +26,7 @@ from xmodal.atomic import sha256_file
 from xmodal.errors import ConfigError
 from xmodal.teachers.checkpoints import load_strictly, missing_checkpoint, read_checkpoint
 from xmodal.teachers.onnx_models import Exported, OnnxModel
+from xmodal.teachers.sam_decoder import CELLS, MaskUpscaler, PromptTokens
 from xmodal.teachers.torchvision_schemas import declare_operators
 from xmodal.teachers.weights import MOBILE_SAM, need
 
@@ -84,18 +85,34 @@ class PromptedSam:
         )
 
     @cached_property
-    def _decoder(self) -> OnnxModel:
+    def _prompter(self) -> OnnxModel:
         return self._exported(
             Exported(
-                name="sam_decoder",
+                name="sam_prompt_tokens",
                 version=f"{self.weights_sha256}/1",
                 build=lambda: (
-                    _PointDecoder(self._load()),
-                    (torch.zeros(1, 256, 64, 64), torch.zeros(2, 2)),
+                    PromptTokens(self._load(), INPUT_SIDE),
+                    (torch.zeros(1, 256, CELLS, CELLS), torch.zeros(2, 2)),
                 ),
                 inputs=("embedding", "xy"),
-                outputs=("masks", "iou"),
-                batched=("xy", "masks", "iou"),
+                outputs=("iou", "coefficients", "cells"),
+                batched=("xy", "iou", "coefficients", "cells"),
+            )
+        )
+
+    @cached_property
+    def _upscaler(self) -> OnnxModel:
+        return self._exported(
+            Exported(
+                name="sam_mask_upscaler",
+                version=f"{self.weights_sha256}/1",
+                build=lambda: (
+                    MaskUpscaler(self._load()),
+                    (torch.zeros(2, 3, 32), torch.zeros(2, CELLS * CELLS, 256)),
+                ),
+                inputs=("coefficients", "cells"),
+                outputs=("masks",),
+                batched=("coefficients", "cells", "masks"),
             )
         )
 
@@ -116,19 +133,28 @@ class PromptedSam:
             return self._encoder(_padded(rgb))[0].clone()
 
     def masks(
-        self, embedding: Float[Tensor, "1 256 64 64"], xy: Float[Tensor, "N 2"]
-    ) -> tuple[Float[Tensor, "N 3 256 256"], Float[Tensor, "N 3"]]:
-        """Three masks (part, object, whole) for each prompt point.
+        self,
+        embedding: Float[Tensor, "1 256 64 64"],
+        xy: Float[Tensor, "N 2"],
+        min_iou: float = 0.0,
+    ) -> tuple[Float[Tensor, "M 256 256"], Float[Tensor, " M"]]:
+        """Masks for prompt points, up to three (part, object, whole) for each.
 
         Args:
             embedding: From `embed`.
             xy: Points in pixels of SAM's input.
+            min_iou: Masks whose predicted IoU is not above this are left out, and not computed.
 
         Returns:
-            Mask logits, and the IoU that the network predicts for each mask.
+            Mask logits, and the IoU that the network predicts for each mask; in prompt order.
         """
-        masks, iou = self._decoder(embedding, xy)
-        return masks, iou
+        iou, coefficients, cells = self._prompter(embedding, xy)
+        sure = iou > min_iou
+        chosen = sure.any(dim=1).nonzero()[:, 0]
+        if not chosen.numel():
+            return torch.zeros(0, MASK_SIDE, MASK_SIDE), torch.zeros(0)
+        masks = self._upscaler(coefficients[chosen], cells[chosen])[0]
+        return masks[sure[chosen]], iou[sure]
 
 
 def resized_hw(hw: tuple[int, int]) -> tuple[int, int]:
@@ -162,30 +188,3 @@ def _build(model: SamModel) -> Any:
     except ImportError:
         raise need(package, "embedded" if model == "vit_t" else "teachers") from None
     return getattr(module, f"build_sam_{model}")()
-
-
-class _PointDecoder(nn.Module):
-    """Prompt encoder and mask decoder for one foreground point a prompt."""
-
-    def __init__(self, sam: Any) -> None:
-        super().__init__()
-        prompt = sam.prompt_encoder
-        self.decoder = sam.mask_decoder
-        self.encode_position = prompt.pe_layer._pe_encoding
-        self.image_position = nn.Buffer(prompt.get_dense_pe().detach())
-        self.no_mask = nn.Buffer(prompt.no_mask_embed.weight.detach().view(1, -1, 1, 1))
-        self.point = nn.Buffer(prompt.point_embeddings[1].weight.detach())
-        self.padding = nn.Buffer(prompt.not_a_point_embed.weight.detach())
-
-    def forward(self, embedding: Tensor, xy: Tensor) -> tuple[Tensor, Tensor]:
-        point = self.encode_position((xy + 0.5) / INPUT_SIDE) + self.point
-        # SAM pads a prompt without a box with one "not a point".
-        sparse = torch.stack([point, self.padding.expand_as(point)], dim=1)
-        masks, iou = self.decoder.predict_masks(
-            image_embeddings=embedding,
-            image_pe=self.image_position,
-            sparse_prompt_embeddings=sparse,
-            dense_prompt_embeddings=self.no_mask.expand(1, -1, 64, 64),
-        )
-        # The first mask is the single-mask answer, meant for prompts of several points.
-        return masks[:, 1:], iou[:, 1:]
