@@ -120,6 +120,13 @@ def test_mistakes_of_a_graph_beside_the_run_have_the_lines_of_that_file(folder: 
     assert "graph.yaml:16, distill > lifted -> student > op" in str(caught.value)
 
 
+def test_a_run_file_that_names_itself_as_its_graph_ends_in_a_report(folder: Path) -> None:
+    file = folder / "loop.yaml"
+    file.write_text(RUN.replace("graph.yaml", "loop.yaml"))
+    with pytest.raises(ConfigReportError, match="the unknown key `graph`"):
+        load_run(file)
+
+
 def test_mistakes_of_an_inline_graph_and_of_the_run_are_one_report(folder: Path) -> None:
     inline = "".join(f"  {line}\n" for line in GRAPH.replace("op: kl", "op: ql").splitlines())
     text = RUN.replace("graph: graph.yaml\n", f"graph:\n{inline}").replace("lr: 0.002", "lr: -1")
