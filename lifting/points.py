@@ -124,16 +124,11 @@ def voxelize(
     # Half precision is widened; float32 holds every half exactly.
     points = xyz.detach().to(torch.promote_types(xyz.dtype, torch.float32)).contiguous()
     find = _voxels_numba if chosen == "numba" else _voxels_torch
-    index, first = find(points, voxel_m, bounds)
-    coords = torch.floor(points[first].to(torch.float64) / voxel_m).to(torch.int64)
+    index, coords, first = find(points, voxel_m, bounds)
     # Voxels are numbered by first point, so each sample's begin where its points begin.
     borders = torch.tensor(bounds, dtype=torch.int64, device=first.device)
-    return Voxels(
-        index=index,
-        coords=coords,
-        offsets=torch.searchsorted(first, borders),
-        voxel_m=voxel_m,
-    )
+    offsets = torch.searchsorted(first, borders)
+    return Voxels(index=index, coords=coords, offsets=offsets, voxel_m=voxel_m)
 
 
 def estimate_normals(
@@ -248,14 +243,21 @@ def _grid(
     return first, size
 
 
-def _voxels_numba(points: Tensor, voxel_m: float, bounds: list[int]) -> tuple[Tensor, Tensor]:
-    """Voxel of each point and first point of each voxel."""
+def _no_voxels(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    none = torch.empty(0, dtype=torch.int64, device=device)
+    return none, none.new_empty(0, 3), none.clone()
+
+
+def _voxels_numba(
+    points: Tensor, voxel_m: float, bounds: list[int]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Voxel of each point; cell and first point of each voxel."""
     from lifting.backends.jit import even_bounds, run_ranges
     from lifting.backends.numba_points import cell_keys, cloud_bounds, number_keys
 
     num = points.shape[0]
     if not num:
-        return torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64)
+        return _no_voxels(points.device)
     xyz: Any = points.numpy()
     low, high = np.empty(3, xyz.dtype), np.empty(3, xyz.dtype)
     if not cloud_bounds(xyz, low, high):
@@ -269,23 +271,27 @@ def _voxels_numba(points: Tensor, voxel_m: float, bounds: list[int]) -> tuple[Te
         pieces = [begin + b for b in even_bounds(end - begin, 8 * (end - begin))]
         run_ranges(cell_keys, pieces, xyz, voxel_m, grid, base, keys)
     index, first = np.empty(num, np.int64), np.empty(num, np.int64)
-    # 2^16 slots of 16 bytes fit a core's cache; most clouds never need more than 2^20.
-    count = number_keys(keys, index, first, 16)
-    return torch.from_numpy(index), torch.from_numpy(first[:count].copy())
+    # A slot for every fourth point, up to 4 MB: such a table seldom has to grow more than once.
+    bits = min(max(num.bit_length() - 2, 4), 18)
+    first = first[: number_keys(keys, index, first, bits)].copy()
+    # In numpy: torch would wake its threads for a thousandth of the work.
+    coords = np.floor(xyz[first].astype(np.float64) / voxel_m).astype(np.int64)
+    return torch.from_numpy(index), torch.from_numpy(coords), torch.from_numpy(first)
 
 
-def _voxels_torch(points: Tensor, voxel_m: float, bounds: list[int]) -> tuple[Tensor, Tensor]:
-    """Voxel of each point and first point of each voxel."""
+def _voxels_torch(
+    points: Tensor, voxel_m: float, bounds: list[int]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Voxel of each point; cell and first point of each voxel."""
     num = points.shape[0]
     if not num:
-        empty = torch.empty(0, dtype=torch.int64, device=points.device)
-        return empty, empty.clone()
+        return _no_voxels(points.device)
     low, high = points.amin(dim=0), points.amax(dim=0)
     samples = len(bounds) - 1
     spacing = torch.finfo(points.dtype).eps
     first_cell, size = _grid(low.tolist(), high.tolist(), voxel_m, samples, spacing)
-    cell = torch.floor(points.to(torch.float64) / voxel_m).to(torch.int64)
-    cell -= torch.tensor(first_cell, device=points.device)
+    coords = torch.floor(points.to(torch.float64) / voxel_m).to(torch.int64)
+    cell = coords - torch.tensor(first_cell, device=points.device)
     borders = torch.tensor(bounds, device=points.device)
     sample = torch.repeat_interleave(
         torch.arange(samples, device=points.device), borders.diff(), output_size=num
@@ -300,4 +306,4 @@ def _voxels_torch(points: Tensor, voxel_m: float, bounds: list[int]) -> tuple[Te
     number[by_first] = torch.arange(first.numel(), device=points.device)
     index = torch.empty_like(order)
     index[order] = number[torch.cumsum(starts, 0) - 1]
-    return index, first
+    return index, coords[first], first

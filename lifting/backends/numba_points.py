@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lifting.backends.jit import jit
+from lifting.backends.jit import jit, jit_exact
 
 # 2^64 divided by the golden ratio: multiplying spreads neighbouring keys over the high bits
 # (Knuth, The Art of Computer Programming, volume 3, section 6.4).
@@ -16,21 +16,23 @@ _SPREAD = np.uint64(0x9E3779B97F4A7C15)
 
 @jit
 def cloud_bounds(xyz: NDArray[Any], low: NDArray[Any], high: NDArray[Any]) -> bool:
-    """Write the smallest and largest coordinate per axis; False if any is not finite."""
+    """Write the extent of a cloud that is not empty; False if a coordinate is not finite."""
     finite = True
-    for axis in range(3):
-        low[axis] = np.inf
-        high[axis] = -np.inf
+    # One variable per axis and side: the loop then runs in vector registers.
+    low_x, low_y, low_z = xyz[0]
+    high_x, high_y, high_z = xyz[0]
     for i in range(len(xyz)):
-        for axis in range(3):
-            x = xyz[i, axis]
-            finite = finite and np.isfinite(x)
-            low[axis] = min(low[axis], x)
-            high[axis] = max(high[axis], x)
+        x, y, z = xyz[i, 0], xyz[i, 1], xyz[i, 2]
+        low_x, high_x = min(low_x, x), max(high_x, x)
+        low_y, high_y = min(low_y, y), max(high_y, y)
+        low_z, high_z = min(low_z, z), max(high_z, z)
+        finite = finite & np.isfinite(x) & np.isfinite(y) & np.isfinite(z)
+    low[0], low[1], low[2] = low_x, low_y, low_z
+    high[0], high[1], high[2] = high_x, high_y, high_z
     return finite
 
 
-@jit
+@jit_exact
 def cell_keys(
     xyz: NDArray[Any],
     voxel_m: float,
@@ -77,32 +79,32 @@ def number_keys(
         How many distinct keys there are.
     """
     shift = np.uint64(64 - capacity_bits)
-    table = np.empty(1 << capacity_bits, np.int64)
-    number = np.full(1 << capacity_bits, -1, np.int64)
+    # Key and number side by side: one line of cache per look-up. A number of -1 is an empty slot.
+    table = np.full((1 << capacity_bits, 2), -1, np.int64)
     count = 0
     for i in range(len(keys)):
-        if 2 * count >= len(table):
+        key = keys[i]
+        slot = np.int64((np.uint64(key) * _SPREAD) >> shift)
+        while table[slot, 1] >= 0 and table[slot, 0] != key:
+            slot = (slot + 1) & (len(table) - 1)
+        if table[slot, 1] < 0:
+            table[slot, 0] = key
+            table[slot, 1] = count
+            first[count] = i
+            count += 1
+        index[i] = table[slot, 1]
+        if 2 * count > len(table):
             # A table that is half full still finds a key in about one and a half steps.
             capacity_bits += 2
             shift = np.uint64(64 - capacity_bits)
-            table = np.empty(1 << capacity_bits, np.int64)
-            number = np.full(1 << capacity_bits, -1, np.int64)
+            table = np.full((1 << capacity_bits, 2), -1, np.int64)
             for n in range(count):
-                slot = np.int64((np.uint64(keys[first[n]]) * _SPREAD) >> shift)
-                while number[slot] >= 0:
+                key = keys[first[n]]
+                slot = np.int64((np.uint64(key) * _SPREAD) >> shift)
+                while table[slot, 1] >= 0:
                     slot = (slot + 1) & (len(table) - 1)
-                table[slot] = keys[first[n]]
-                number[slot] = n
-        key = keys[i]
-        slot = np.int64((np.uint64(key) * _SPREAD) >> shift)
-        while number[slot] >= 0 and table[slot] != key:
-            slot = (slot + 1) & (len(table) - 1)
-        if number[slot] < 0:
-            table[slot] = key
-            number[slot] = count
-            first[count] = i
-            count += 1
-        index[i] = number[slot]
+                table[slot, 0] = key
+                table[slot, 1] = n
     return count
 
 
