@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
@@ -41,8 +43,22 @@ class RobustLift:
             raise ValueError(f"robust lifting needs a tuning > 0, got {self.tuning}")
 
 
+class ViewPart(NamedTuple):
+    """One view's share in the targets.
+
+    Attributes:
+        index: The targets that it reaches.
+        operator: One row for each of them.
+        rows: The view's features.
+    """
+
+    index: Int64[Tensor, " n"]
+    operator: LiftOperator
+    rows: Float[Tensor, "R C"]
+
+
 def reweight(
-    parts: list[tuple[Int64[Tensor, " n"], LiftOperator, Float[Tensor, "R C"]]],
+    parts: Sequence[ViewPart],
     lifted: Lifted,
     robust: RobustLift,
     backend: str = "auto",
@@ -50,7 +66,7 @@ def reweight(
     """The mean of the second pass.
 
     Args:
-        parts: Per view: the targets that it reaches, its operator (one row each), its features.
+        parts: The views.
         lifted: Result of the first pass over the same parts.
         robust: The weights.
         backend: Who multiplies.
@@ -60,7 +76,7 @@ def reweight(
         those of the first pass: being outvoted does not make a view unseen.
     """
     mean = lifted.rows
-    distances = [_distance(index, operator, rows, mean) for index, operator, rows in parts]
+    distances = [_distance(part, mean) for part in parts]
     spread = torch.zeros_like(lifted.weight)
     for (index, operator, _), distance in zip(parts, distances, strict=True):
         spread.index_add_(0, index[operator.row], operator.weight.to(spread) * distance)
@@ -78,11 +94,9 @@ def reweight(
     return total / torch.where(lifted.valid, weight, torch.ones_like(weight))[:, None]
 
 
-def _distance(
-    index: Tensor, operator: LiftOperator, rows: Tensor, mean: Tensor
-) -> Float[Tensor, " nnz"]:
+def _distance(part: ViewPart, mean: Tensor) -> Float[Tensor, " nnz"]:
     """1 - cosine between each entry's feature and its target's mean; 1 without a direction."""
-    rows, here = rows.to(mean), mean[index]
+    operator, rows, here = part.operator, part.rows.to(mean), mean[part.index]
     dots = entry_dots(operator.crow, operator.col, here, rows)
     length = torch.linalg.vector_norm(rows, dim=1)[operator.col]
     norms = length * torch.linalg.vector_norm(here, dim=1)[operator.row]

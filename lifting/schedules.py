@@ -18,7 +18,7 @@ from torch import Tensor
 from lifting.backends import resolve_backend
 from lifting.moments import Lifted, Moments
 from lifting.operator import LiftOperator
-from lifting.robust import RobustLift, reweight
+from lifting.robust import RobustLift, ViewPart, reweight
 from lifting.views import (
     LiftView,
     PointLift,
@@ -284,8 +284,8 @@ def _fuse_reference(
     lifted = moments.finish()
     mean = lifted.rows
     if robust is not None:
-        pairs = [(part.points.index, part.operator, part.view.rows) for part in seen]
-        mean = reweight(pairs, lifted, robust, backend)
+        parts = [ViewPart(part.points.index, part.operator, part.view.rows) for part in seen]
+        mean = reweight(parts, lifted, robust, backend)
     rows.copy_(mean)
     return lifted.weight, lifted.num_views, lifted.disagreement
 
