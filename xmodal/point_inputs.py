@@ -1,6 +1,6 @@
 """What a point student is told about each point, computed over the whole cloud.
 
-Height and position are relative to the cloud, so they must be computed before it is cropped.
+Height is relative to the floor of the cloud, so it must be computed before the cloud is cropped.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 PointInput = Literal["rgb", "normals", "height", "xyz"]
 Up = Literal["x", "y", "z", "-x", "-y", "-z"]
 
-# Halved from a room down to a hand: what is finer, neighbours and colours tell.
-_WAVELENGTHS_M = (8.0, 4.0, 2.0, 1.0, 0.5, 0.25)
+# Halved from a flat down to a hand: what is finer, neighbours and colours tell.
+_WAVELENGTHS_M = (16.0, 8.0, 4.0, 2.0, 1.0, 0.5, 0.25)
 _WIDTHS: dict[PointInput, int] = {
     "rgb": 3,
     "normals": 1,
     "height": 1,
-    "xyz": 3 + 6 * len(_WAVELENGTHS_M),
+    "xyz": 6 * len(_WAVELENGTHS_M),
 }
 _AXES = "xyz"
 # Lengths are given in units of about a room's half, so that inputs have about unit scale.
@@ -58,8 +58,8 @@ def describe_points(cloud: Points, inputs: tuple[PointInput, ...], up: Up) -> Te
         inputs: `rgb`: colour, centred. `normals`: how level the surface is, |normal . up|; a cloud
             from a file does not say which side is outside, so the sign is left out, and turning the
             room about `up` changes nothing. `height`: above the floor of its sample along `up`.
-            `xyz`: position relative to the middle of its sample, which lets a student learn one
-            room by heart and nothing that another room shares.
+            `xyz`: place in the world frame, which lets a student learn one room by heart, parts of
+            it too, and says nothing about another room.
         up: Axis of the world frame that points up.
 
     Raises:
@@ -76,7 +76,7 @@ def describe_points(cloud: Points, inputs: tuple[PointInput, ...], up: Up) -> Te
         elif name == "height":
             parts.append(torch.cat([_height(xyz, up) for xyz in _samples(cloud)]))
         else:
-            parts.append(torch.cat([_position(xyz) for xyz in _samples(cloud)]))
+            parts.append(_position(cloud.xyz))
     return torch.cat(parts, dim=1).float()
 
 
@@ -113,13 +113,13 @@ def _height(xyz: Tensor, up: Up) -> Tensor:
 
 
 def _position(xyz: Tensor) -> Tensor:
-    """Place in the sample, and sines and cosines of it at falling wave-lengths.
+    """Sines and cosines of world coordinates at falling wave-lengths.
 
     Source:
         Tancik et al., Fourier Features Let Networks Learn High Frequency Functions, NeurIPS 2020.
     """
     import torch
 
-    place = xyz - xyz.median(dim=0).values if len(xyz) else xyz
+    place = xyz.double()  # so that far from the origin a millimetre is still a millimetre
     angles = torch.cat([place * (2.0 * math.pi / length) for length in _WAVELENGTHS_M], dim=1)
-    return torch.cat([place / _ROOM_M, angles.sin(), angles.cos()], dim=1)
+    return torch.cat([angles.sin(), angles.cos()], dim=1)

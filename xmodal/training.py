@@ -1,9 +1,9 @@
 """Distillation: one loop for every student, resumable bit for bit.
 
-A step crops a scene, runs each student on the crop, and compares a random part of its rows with the
-teacher's, which are read by row index from where they lie (memory or a mapped file). Everything
-random comes from generators whose states are in the checkpoint, so a run that was stopped and
-resumed ends in the same bits as one that was not (same machine, same number of threads).
+A step takes crops of a scene, runs each student on them, and compares a random part of its rows
+with the teacher's, which are read by row index from where they lie (memory or a mapped file).
+Everything random comes from generators whose states are in the checkpoint, so a run that was
+stopped and resumed ends in the same bits as one that was not (same machine and thread count).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal
 
@@ -63,8 +64,10 @@ class TrainOptions:
 
     Attributes:
         steps: Number of steps.
-        crop_points: Points of a crop; bounds memory and time of a step.
-        loss_rows: Points of a crop that are compared with the teacher.
+        crop_points: Points of all crops of a step together; bounds its memory and time.
+        crops: Places of the scene that a step sees. More of them make a step's gradient speak for
+            the whole room, fewer show each point more of its surroundings.
+        loss_rows: Points of the crops that are compared with the teacher.
         lr: Peak learning rate of AdamW; linear warm-up, then half a cosine down to 0.
         warmup_steps: Steps of the warm-up.
         weight_decay: Of matrices and kernels; vectors (biases, norms) have none.
@@ -79,6 +82,7 @@ class TrainOptions:
 
     steps: int = 600
     crop_points: int = 16384
+    crops: int = 4
     loss_rows: int = 4096
     lr: float = 2e-3
     warmup_steps: int = 30
@@ -92,7 +96,7 @@ class TrainOptions:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        counts = ("steps", "crop_points", "loss_rows", "log_every", "checkpoint_every")
+        counts = ("steps", "crop_points", "crops", "loss_rows", "log_every", "checkpoint_every")
         for name in (*counts, "keep_checkpoints"):
             if getattr(self, name) < 1:
                 msg = f"{name} must be at least 1, not {getattr(self, name)}"
@@ -270,16 +274,19 @@ class _Loop:
         return record
 
     def _draw(self) -> Batch:
-        """Choose a scene, a place in it, and for each student the rows to see and to compare."""
+        """Choose a scene, places in it, and for each student the rows to see and to compare."""
         rng, options = self.rng, self.options
         scene = self.scenes[int(rng.choice(len(self.scenes), p=self.scene_share))]
-        centre = scene.centres[int(rng.integers(len(scene.centres)))]
+        centres = scene.centres[rng.integers(len(scene.centres), size=options.crops)]
         pieces: dict[str, Piece] = {}
         for name, student in self.students.items():
-            rows = nearest(scene.nodes[student.cloud].xyz, centre, options.crop_points)
+            xyz, each = scene.nodes[student.cloud].xyz, max(1, options.crop_points // options.crops)
+            crops = [nearest(xyz, centre, each) for centre in centres]
+            rows = torch.cat(crops)
+            offsets = torch.tensor([0, *accumulate(len(crop) for crop in crops)])
             candidates = scene.observed[name][rows].nonzero().squeeze(1).numpy()
             chosen = np.sort(rng.permutation(candidates)[: options.loss_rows])
-            pieces[name] = Piece(rows, torch.from_numpy(chosen))
+            pieces[name] = Piece(rows, offsets, torch.from_numpy(chosen))
         return Batch(scene, pieces)
 
     def _losses(self, batch: Batch) -> list[Tensor]:
@@ -290,8 +297,7 @@ class _Loop:
             piece = batch.pieces[name]
             xyz = augment.positions(batch.scene.nodes[student.cloud].xyz[piece.rows], self.rng)
             inputs = augment.inputs(batch.scene.inputs[name][piece.rows], self.rng)
-            offsets = torch.tensor([0, len(xyz)])
-            encoded = student.net.encode(xyz.to(device), offsets, inputs.to(device))
+            encoded = student.net.encode(xyz.to(device), piece.offsets, inputs.to(device))
             rows = student.net.decode(encoded, piece.chosen.to(device))
             given[name] = as_points(xyz[piece.chosen].to(device), rows=rows)
         parts: list[Tensor] = []

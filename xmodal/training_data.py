@@ -92,9 +92,10 @@ class TrainScene:
 
 @dataclass(frozen=True, eq=False)
 class Piece:
-    """Rows of the cloud that a student sees, and which of those are compared."""
+    """Rows of the cloud that a student sees, crop after crop, and which of those are compared."""
 
     rows: Int[Tensor, " K"]
+    offsets: Int[Tensor, " B1"]
     chosen: Int[Tensor, " S"]
 
 

@@ -29,7 +29,7 @@ from xmodal.values import Points
 
 CHANNELS = 6
 OPTIONS = TrainOptions(
-    steps=6, crop_points=150, loss_rows=60, warmup_steps=2, log_every=1, checkpoint_every=100
+    steps=6, crop_points=150, crops=2, loss_rows=60, warmup_steps=2, log_every=1, checkpoint_every=100
 )
 UNET, MLP = SparseUnet(voxel_m=0.1), PointMlp(width=32, depth=2)
 
@@ -300,7 +300,7 @@ def test_an_infinite_teacher_row_stops_the_run_and_is_named(tmp_path: Path) -> N
     bad = int(scene["lifted"].valid.nonzero()[7])
     rows[bad, 2] = float("nan")
     spoilt = {**scene, "lifted": replace(scene["lifted"], rows=rows)}
-    options = replace(OPTIONS, crop_points=400, loss_rows=400)
+    options = replace(OPTIONS, crop_points=400, crops=1, loss_rows=400)
     with pytest.raises(DataError, match=f"lifted row {bad}"):
         train(tmp_path, scenes=[spoilt], options=options)
     dump = json.loads((tmp_path / "failed-step-00000001.json").read_text())
