@@ -160,6 +160,8 @@ def test_depth_and_colour_must_pair():
 def test_a_scene_whose_depth_is_all_noise_is_an_error(scene_folder, save_depth, four_parts):
     for path in (scene_folder / "depth").iterdir():
         save_depth(path, np.full((48, 64), 15.0))
+    for path in (scene_folder / "pose").iterdir():
+        np.savetxt(path, np.eye(4))
     with pytest.raises(DataError, match="depth readings that agree") as caught:
         open_scene(scene_folder).cloud()
     four_parts(caught.value)

@@ -9,6 +9,7 @@ import torch
 
 from lifting.cameras import project, unproject
 from xmodal.datasets import open_scene
+from xmodal.errors import DataError
 
 DATA = os.environ.get("XMODAL_DATA")
 pytestmark = [
@@ -62,3 +63,16 @@ def test_apc_depth_bits_are_rotated():
     assert np.median([agreement(scene, i, i + 1) for i in range(14)]) > 0.85
     assert scene.label_names[48] == "pipe cleaners"
     assert set(scene.label_maps[0].ids.unique().tolist()) <= {0, 48, 132}
+
+
+@pytest.mark.parametrize("name", ["7scenes_redkitchen", "apc_shelf_two_objects"])
+def test_inverted_poses_of_real_scenes_are_refused(tmp_path, name):
+    root = Path(DATA) / name
+    for path in root.iterdir():
+        if path.name != "pose":
+            (tmp_path / path.name).symlink_to(path)
+    (tmp_path / "pose").mkdir()
+    for path in (root / "pose").iterdir():
+        np.savetxt(tmp_path / "pose" / path.name, np.linalg.inv(np.loadtxt(path)))
+    with pytest.raises(DataError, match="invert every pose matrix"):
+        open_scene(tmp_path)

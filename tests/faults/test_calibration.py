@@ -153,3 +153,17 @@ def test_sensors_with_different_poses_are_refused(scene_folder, room, four_parts
     with pytest.raises(DataError, match="share the pose") as caught:
         open_scene(scene_folder)
     four_parts(caught.value)
+
+
+def test_poses_the_wrong_way_round_are_refused(scene_folder, room, four_parts):
+    for view in room.views:
+        np.savetxt(scene_folder / "pose" / f"{view.name}.txt", np.linalg.inv(view.T_world_cam))
+    with pytest.raises(DataError, match="invert every pose matrix") as caught:
+        open_scene(scene_folder)
+    four_parts(caught.value)
+
+
+def test_a_camera_that_stands_still_is_no_reason_to_refuse(scene_folder, room):
+    for view in room.views:
+        np.savetxt(scene_folder / "pose" / f"{view.name}.txt", np.eye(4))
+    assert len(open_scene(scene_folder).images) == 5

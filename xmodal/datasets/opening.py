@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from lifting.cameras import Camera
 from xmodal.datasets.boxes import read_boxes
 from xmodal.datasets.calibration import Matrix3, Matrix4
+from xmodal.datasets.consistency import check_pose_direction
 from xmodal.datasets.faults import Faults
 from xmodal.datasets.frames import Frame, Layout
 from xmodal.datasets.inspect import Sensors, check_spread, inspect_frames, sample_depth
@@ -88,6 +89,8 @@ def open_scene(
     T = np.eye(4) if settings.axis_align is None else np.array(settings.axis_align)
     images = _images(used, sensors, T)
     depths = _depths(used, sensors, T, scale=scale, settings=settings)
+    if depths is not None:
+        check_pose_direction(depths, root)
     return Scene(
         name=root.name,
         root=root,
