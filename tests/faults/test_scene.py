@@ -132,14 +132,14 @@ def test_all_faults_come_at_once(scene_folder, four_parts):
         assert word in caught.value.got
 
 
-def test_a_thousand_faults_fit_a_screen(scene_folder):
-    for index in range(1000):
+def test_many_faults_fit_a_screen(scene_folder):
+    for index in range(100):
         (scene_folder / "pose" / f"bad{index}.txt").write_text("x")
         (scene_folder / "depth" / f"bad{index}.png").write_text("x")
         (scene_folder / "color" / f"bad{index}.png").write_text("x")
     with pytest.raises(DataError) as caught:
         open_scene(scene_folder)
-    assert "and 988 more" in caught.value.got
+    assert "and 88 more" in caught.value.got
     assert str(caught.value).count("\n") < 25
 
 
