@@ -8,13 +8,14 @@ import logging
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import overload
 
 import torch
 
 from xmodal.atomic import atomic_path, remove_leftovers
+from xmodal.errors import DataError
 from xmodal.teachers.codec import DamagedError, from_bytes, to_bytes
 from xmodal.teachers.teacher import FrameFiles, Teacher
 from xmodal.values import FeatureMap, Image, Masks, Views
@@ -76,9 +77,12 @@ class TeacherCache:
     def _read(self, path: Path, image: Image) -> FeatureMap | Masks | None:
         try:
             data = path.read_bytes()
-            os.utime(path)  # last use, for the eviction
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise _unusable(path, error) from error
+        with suppress(OSError):  # evicted just now, or a cache that may only be read
+            os.utime(path)  # last use, for the eviction
         try:
             return from_bytes(data, image)
         except DamagedError as error:
@@ -128,8 +132,12 @@ class TeacherCache:
     @contextmanager
     def _locked(self) -> Generator[None]:
         """One writer at a time, so that the budget holds; the lock dies with its process."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        with (self.root / ".lock").open("a") as file:
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            file = (self.root / ".lock").open("a")
+        except OSError as error:
+            raise _unusable(self.root, error) from error
+        with file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
@@ -210,6 +218,15 @@ class CachedViews(Sequence[FeatureMap | Masks]):
         while self._used > self._memory_bytes and len(self._memory) > 1:
             _, oldest = self._memory.popitem(last=False)
             self._used -= _num_bytes(oldest)
+
+
+def _unusable(path: Path, error: OSError) -> DataError:
+    return DataError(
+        str(path),
+        wanted="a cache folder that can be read and written",
+        got=error.strerror or str(error),
+        fix="choose another cache folder, or correct its permissions",
+    )
 
 
 def image_hash(image: Image) -> str:

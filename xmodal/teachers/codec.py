@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -50,9 +51,11 @@ def to_bytes(value: FeatureMap | Masks) -> bytes:
     if isinstance(value, Masks):
         kind = "masks"
         tensors["run_start"], tensors["run_length"] = runs_of(value.membership)
-    grid_hw = [int(n) for n in value.grid_hw]
-    note = {"format": _FORMAT, "kind": kind, "grid_hw": json.dumps(grid_hw)}
-    return save(tensors, metadata={**note, "sha256": _digest(tensors, note)})
+    note = {"format": _FORMAT, "kind": kind, "grid_hw": [int(n) for n in value.grid_hw]}
+    # One entry: safetensors writes several in no fixed order, and equal values give equal bytes.
+    return save(
+        tensors, metadata={"xmodal": json.dumps({**note, "sha256": _digest(tensors, note)})}
+    )
 
 
 def from_bytes(data: bytes, image: Image) -> FeatureMap | Masks:
@@ -66,8 +69,8 @@ def from_bytes(data: bytes, image: Image) -> FeatureMap | Masks:
         digest = note.pop("sha256", "")
         if note.get("format") != _FORMAT or digest != _digest(tensors, note):
             raise DamagedError("the checksum does not match")
-        height, width = json.loads(note["grid_hw"])
-    except (SafetensorError, KeyError, ValueError) as error:
+        height, width = note["grid_hw"]
+    except (SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise DamagedError(str(error)) from error
     rows = tensors["rows"].float()
     common = {"rows": rows, "valid": tensors["valid"], "weight": tensors["weight"]}
@@ -88,13 +91,13 @@ def from_bytes(data: bytes, image: Image) -> FeatureMap | Masks:
     )
 
 
-def _metadata(data: bytes) -> dict[str, str]:
+def _metadata(data: bytes) -> dict[str, Any]:
     """The header's metadata; `load` has checked the header already."""
     size = int.from_bytes(data[:8], "little")
-    return dict(json.loads(data[8 : 8 + size]).get("__metadata__", {}))
+    return dict(json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["xmodal"]))
 
 
-def _digest(tensors: dict[str, Tensor], note: dict[str, str]) -> str:
+def _digest(tensors: dict[str, Tensor], note: dict[str, Any]) -> str:
     digest = hashlib.sha256(json.dumps(note, sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()
