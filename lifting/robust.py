@@ -47,12 +47,12 @@ class ViewPart(NamedTuple):
     """One view's share in the targets.
 
     Attributes:
-        index: The targets that it reaches.
+        targets: The targets that it reaches.
         operator: One row for each of them.
         rows: The view's features.
     """
 
-    index: Int64[Tensor, " n"]
+    targets: Int64[Tensor, " n"]
     operator: LiftOperator
     rows: Float[Tensor, "R C"]
 
@@ -78,25 +78,25 @@ def reweight(
     mean = lifted.rows
     distances = [_distance(part, mean) for part in parts]
     spread = torch.zeros_like(lifted.weight)
-    for (index, operator, _), distance in zip(parts, distances, strict=True):
-        spread.index_add_(0, index[operator.row], operator.weight.to(spread) * distance)
+    for (targets, operator, _), distance in zip(parts, distances, strict=True):
+        spread.index_add_(0, targets[operator.row], operator.weight.to(spread) * distance)
     safe = torch.where(lifted.valid, lifted.weight, torch.ones_like(lifted.weight))
     scale = robust.tuning * spread / safe
     total, weight = torch.zeros_like(mean), torch.zeros_like(lifted.weight)
-    for (index, operator, rows), distance in zip(parts, distances, strict=True):
-        scale_here = scale[index[operator.row]]
+    for (targets, operator, rows), distance in zip(parts, distances, strict=True):
+        scale_here = scale[targets[operator.row]]
         agreed = scale_here <= 0  # all sources are alike: nothing to weigh
         off = distance / torch.where(agreed, torch.ones_like(scale_here), scale_here)
         factor = torch.where(agreed, torch.ones_like(off), 1 / (1 + off.square()))
         second = operator.with_weight(operator.weight.to(factor) * factor)
-        total.index_add_(0, index, second.apply(rows.to(mean), backend=backend))
-        weight.index_add_(0, index, second.row_sum())
+        total.index_add_(0, targets, second.apply(rows.to(mean), backend=backend))
+        weight.index_add_(0, targets, second.row_sum())
     return total / torch.where(lifted.valid, weight, torch.ones_like(weight))[:, None]
 
 
 def _distance(part: ViewPart, mean: Tensor) -> Float[Tensor, " nnz"]:
     """1 - cosine between each entry's feature and its target's mean; 1 without a direction."""
-    operator, rows, here = part.operator, part.rows.to(mean), mean[part.index]
+    operator, rows, here = part.operator, part.rows.to(mean), mean[part.targets]
     dots = entry_dots(operator.crow, operator.col, here, rows)
     length = torch.linalg.vector_norm(rows, dim=1)[operator.col]
     norms = length * torch.linalg.vector_norm(here, dim=1)[operator.row]

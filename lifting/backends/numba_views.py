@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float32, Float64, Int64
-from numba import carray, types
+from numba import types
 from numba.extending import intrinsic
+from numba.np.numpy_support import carray
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -21,7 +22,6 @@ from lifting.backends.jit import even_bounds, jit, run_ranges
 _LARGEST = np.finfo(np.float32).max
 
 
-@intrinsic
 def _float32_pointer(_context: Any, _address: Any) -> Any:
     """An integer address as a pointer that `carray` accepts."""
 
@@ -31,9 +31,12 @@ def _float32_pointer(_context: Any, _address: Any) -> Any:
     return types.CPointer(types.float32)(types.int64), generate
 
 
+_pointer: Any = intrinsic(_float32_pointer)
+
+
 @jit
 def _row(address: int, channels: int) -> NDArray[np.float32]:
-    return carray(_float32_pointer(address), (channels,))
+    return carray(_pointer(address), (channels,))
 
 
 @jit
@@ -54,7 +57,8 @@ def _mean_row(
         for c in range(channels):
             square += f[c] * f[c]
         # Not np.isfinite: it is x - x == 0 inside, which reordered arithmetic folds to true.
-        finite = finite and square <= _LARGEST
+        if not square <= _LARGEST:
+            finite = False
         w = weight[p]
         unit = w / np.sqrt(square) if square > 0 else np.float32(0)
         for c in range(channels):
@@ -116,8 +120,8 @@ def _fuse(
     figures: NDArray[np.float64],
     begin: int,
     end: int,
-) -> int:
-    """Average target rows `begin` to `end`; returns the first row with a bad feature, or -1."""
+) -> None:
+    """Average target rows `begin` to `end`; a row with a bad feature gets the weight NaN."""
     channels = rows.shape[1]
     scratch = np.empty(channels, np.float32)
     longest = 0
@@ -129,7 +133,8 @@ def _fuse(
         mean = rows[i]
         total, finite = _mean_row(entries[here], weight[here], channels, mean, scratch)
         if not finite:
-            return i
+            figures[i, 0] = np.nan
+            continue
         square = 0.0
         for c in range(channels):
             square += scratch[c] * scratch[c]
@@ -143,7 +148,6 @@ def _fuse(
             mean[c] *= inverse
         if tuning > 0 and crow[i + 1] - crow[i] > 1:
             _robust_row(entries[here], weight[here], tuning, mean, scratch, distance)
-    return -1
 
 
 @jit
@@ -186,14 +190,18 @@ def fuse_views(
     figures = torch.empty(out.shape[0], 2, dtype=torch.float64)
     count = torch.empty(out.shape[0], dtype=torch.int64)
     _count_runs(crow.numpy(), view.numpy(), count.numpy())
-    arrays = [x.numpy() for x in (crow, entries, weight)]
-    rows, found = out.numpy(), figures.numpy()
-    bad: list[int] = []
     run_ranges(
-        lambda begin, end: bad.append(_fuse(*arrays, tuning, rows, found, begin, end)),
+        _fuse,
         even_bounds(out.shape[0], (col.numel() + out.shape[0]) * out.shape[1]),
+        crow.numpy(),
+        entries.numpy(),
+        weight.numpy(),
+        tuning,
+        out.numpy(),
+        figures.numpy(),
     )
-    return figures, count, max(bad, default=-1)
+    bad = torch.nonzero(figures[:, 0].isnan())
+    return figures, count, int(bad[0]) if len(bad) else -1
 
 
 def merge_pattern(
