@@ -25,10 +25,11 @@ from xmodal.world.meshes import Ints, Reals
 from xmodal.world.models import Part
 from xmodal.world.options import WorldOptions
 from xmodal.world.points import SurfacePoints, sample_parts, seen_points
-from xmodal.world.render import View, ViewRenderer, intrinsics
+from xmodal.world.render import ViewRenderer
 from xmodal.world.room import ROOM_CLASSES, make_room
 from xmodal.world.scene import Scene, make_scene, object_pose
 from xmodal.world.sensor import noisy_depth
+from xmodal.world.view import View, intrinsics
 
 DEPTH_SCALE = 1000
 # Part of every scene.json, so that folders of older code are told apart; raise it whenever the
@@ -108,14 +109,18 @@ def describe(scene: Scene, options: WorldOptions) -> dict[str, Any]:
                 "mass_kg": round(item.model.mass_kg, 6),
             }
         )
+    _, classes = _classes(scene)
     return {
         "depth_scale": DEPTH_SCALE,
         "depth_encoding": "plain",
         "up": [0, 0, 1],
-        "label_maps": "0 is unlabelled, k + 1 is entry k of classes.json",
-        "generator": GENERATOR,
-        "options": options_json(options),
-        "objects": objects,
+        "label_ids": {str(index + 1): name for index, name in enumerate(classes)},
+        "world": {
+            "generator": GENERATOR,
+            "seed": options.seed,
+            "options": options_json(options),
+            "objects": objects,
+        },
     }
 
 

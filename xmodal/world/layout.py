@@ -19,8 +19,8 @@ _DROP_M = 0.005
 _EDGE_M = 0.05
 # Objects keep this far apart; halved when a draw finds no room, down to touching distance.
 _GAPS_M = (0.05, 0.025, 0.01)
-_TRIES = 300
-_DRAWS = 30
+_TRIES = 150
+_DRAWS = 15
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -90,7 +90,9 @@ def _scatter(
 ) -> list[tuple[float, float, float]]:
     """Draw (x, y, yaw) for each footprint, the largest first."""
     order = np.argsort([-float(np.prod(high - low)) for low, high in footprints], kind="stable")
-    for gap_m in _GAPS_M:
+    area = sum(float(np.prod(high - low)) for low, high in footprints)
+    fits = area < float(np.prod(TABLE_SIZE_M))
+    for gap_m in _GAPS_M if fits else ():
         for _ in range(_DRAWS):
             spots = _draw(footprints, order.tolist(), gap_m, random)
             if spots is not None:

@@ -62,8 +62,9 @@ def _made_from(out: Path, options: object, generator: int) -> bool:
         found = json.loads((out / "scene.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
+    world = found.get("world") if isinstance(found, dict) else None
     return (
-        isinstance(found, dict)
-        and found.get("options") == options
-        and found.get("generator") == generator
+        isinstance(world, dict)
+        and world.get("options") == options
+        and world.get("generator") == generator
     )

@@ -16,6 +16,10 @@ from numpy.typing import NDArray
 
 Reals: TypeAlias = NDArray[np.float64]
 Ints: TypeAlias = NDArray[np.int64]
+# The run-time checker takes no whole number for a float, and literal shapes are full of zeros.
+Number: TypeAlias = float | int
+Vector: TypeAlias = Sequence[Number]
+Triple: TypeAlias = tuple[Number, Number, Number]
 
 # Vertices closer than this (in metres) are one corner when normals are averaged: the seam of a
 # lathe repeats its first column for the texture, and its pole is a whole row of equal vertices.
@@ -40,7 +44,7 @@ class Mesh:
     normals: Float[Reals, "V 3"]
 
     def moved(
-        self, *, rotation: Float[Reals, "3 3"] | None = None, offset: Sequence[float] = (0, 0, 0)
+        self, *, rotation: Float[Reals, "3 3"] | None = None, offset: Vector = (0, 0, 0)
     ) -> Mesh:
         """Rotate, then translate."""
         turn = np.eye(3) if rotation is None else rotation
@@ -103,7 +107,7 @@ def surface(grid_xyz: Float[Reals, "H W 3"], *, flip: bool = False, flat: bool =
     return make_mesh(grid_xyz.reshape(-1, 3), faces[:, ::-1] if flip else faces, uv, flat=flat)
 
 
-def spline(points: Sequence[Sequence[float]], num: int) -> Float[Reals, "num D"]:
+def spline(points: Sequence[Vector], num: int) -> Float[Reals, "num D"]:
     """Resample a polyline evenly and round its corners; the end points stay where they are."""
     knots = np.asarray(points, float)
     length = np.r_[0, np.cumsum(np.linalg.norm(np.diff(knots, axis=0), axis=1))]
@@ -118,7 +122,7 @@ def spline(points: Sequence[Sequence[float]], num: int) -> Float[Reals, "num D"]
 
 
 def lathe(
-    profile: Float[Reals, "P 2"] | Sequence[Sequence[float]],
+    profile: Float[Reals, "P 2"] | Sequence[Vector],
     *,
     sides: int = 64,
     ripple: Callable[[Reals, Reals], Reals] | None = None,
@@ -144,7 +148,7 @@ def lathe(
 
 def tube(
     path: Float[Reals, "P 3"],
-    radius: float | Float[Reals, " P"],
+    radius: Number | Float[Reals, " P"],
     *,
     sides: int = 20,
     section: Callable[[Reals], Reals] | None = None,
@@ -207,9 +211,9 @@ def torus(radius_m: float, tube_m: float, *, squash: float = 1.0) -> Mesh:
 
 
 def panel(
-    corner: Sequence[float],
-    along: Sequence[float],
-    across: Sequence[float],
+    corner: Vector,
+    along: Vector,
+    across: Vector,
     *,
     step_m: float,
     tile_m: float = 1.0,
@@ -233,9 +237,9 @@ def panel(
 
 
 def box(
-    size: Sequence[float],
+    size: Vector,
     *,
-    centre: Sequence[float] = (0, 0, 0),
+    centre: Vector = (0, 0, 0),
     step_m: float = 1.0,
     tile_m: float = 1.0,
 ) -> Mesh:
@@ -286,4 +290,4 @@ def rotation_about(axis: str, angle_rad: float) -> Float[Reals, "3 3"]:
 
 
 def _unit(vectors: Reals) -> Reals:
-    return vectors / (np.linalg.norm(vectors, axis=-1, keepdims=True) + _TINY)
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), _TINY)

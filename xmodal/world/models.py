@@ -9,7 +9,7 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from xmodal.world.meshes import Mesh, Reals
+from xmodal.world.meshes import Mesh, Number, Reals, Triple, Vector
 from xmodal.world.textures import Bytes
 
 
@@ -35,15 +35,15 @@ class Ball:
     """A solid sphere."""
 
     radius_m: float
-    centre: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    centre: Triple = (0, 0, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Capsule:
     """A solid rod with round ends, from `start` to `end`."""
 
-    start: tuple[float, float, float]
-    end: tuple[float, float, float]
+    start: Triple
+    end: Triple
     radius_m: float
 
 
@@ -73,7 +73,7 @@ class ObjectModel:
     name: str
     parts: tuple[Part, ...]
     solids: tuple[Solid, ...]
-    mass_kg: float
+    mass_kg: Number
     rolls: bool = False
 
     def xyz(self) -> Float[Reals, "V 3"]:
@@ -91,7 +91,7 @@ class ObjectModel:
         )
 
 
-def chain(path: Float[Reals, "P 3"], radius_m: float | Float[Reals, " P"]) -> tuple[Capsule, ...]:
+def chain(path: Float[Reals, "P 3"], radius_m: Number | Float[Reals, " P"]) -> tuple[Capsule, ...]:
     """Capsules along a path, for handles and bananas."""
     radii = np.broadcast_to(np.asarray(radius_m, float), (len(path),))
     return tuple(
@@ -100,7 +100,7 @@ def chain(path: Float[Reals, "P 3"], radius_m: float | Float[Reals, " P"]) -> tu
     )
 
 
-def ring_of_hulls(outline: Sequence[tuple[float, float]], *, count: int = 12) -> tuple[Hull, ...]:
+def ring_of_hulls(outline: Sequence[tuple[Number, Number]], *, count: int = 12) -> tuple[Hull, ...]:
     """Cut a hollow body of revolution into convex sectors.
 
     Args:
@@ -118,9 +118,7 @@ def ring_of_hulls(outline: Sequence[tuple[float, float]], *, count: int = 12) ->
     return tuple(hulls)
 
 
-def turned_hull(
-    outline: Float[Reals, "P 2"] | Sequence[Sequence[float]], *, sides: int = 20
-) -> Hull:
+def turned_hull(outline: Float[Reals, "P 2"] | Sequence[Vector], *, sides: int = 20) -> Hull:
     """Hull of a profile of (radius, height) turned around the z axis."""
     profile = np.asarray(outline, float)
     angle = np.linspace(0, 2 * np.pi, sides, endpoint=False)
@@ -145,5 +143,5 @@ def _scaled(solid: Solid, factor: float) -> Solid:
             return Hull(xyz=solid.xyz * factor)
 
 
-def _triple(vector: Reals) -> tuple[float, float, float]:
+def _triple(vector: Reals) -> Triple:
     return float(vector[0]), float(vector[1]), float(vector[2])

@@ -12,8 +12,8 @@ from scipy.spatial import cKDTree
 
 from xmodal.world.meshes import Mesh, Reals
 from xmodal.world.models import Part
-from xmodal.world.render import View
 from xmodal.world.textures import Bytes
+from xmodal.world.view import View
 
 Wide = NDArray[np.int64]
 

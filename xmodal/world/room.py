@@ -80,8 +80,8 @@ def _walls(kind: int, seed: int) -> list[Part]:
             step_m=0.25,
         )  # fmt: skip
         parts += [
-            Part(mesh=wall, texture=texture, shine=0.0, glow=0.22),
-            Part(mesh=board, texture=skirting, glow=0.15),
+            Part(mesh=wall, texture=texture, shine=0.0),
+            Part(mesh=board, texture=skirting),
         ]
     return parts
 

@@ -14,10 +14,10 @@ from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from xmodal.world.meshes import Reals
+from xmodal.world.meshes import Number, Reals, Vector
 
 Bytes: TypeAlias = NDArray[np.uint8]
-Colour: TypeAlias = Sequence[float]
+Colour: TypeAlias = Vector
 
 HEIGHT, WIDTH = 512, 1024
 
@@ -38,7 +38,7 @@ def noise(
     seed: int,
     height: int = HEIGHT,
     width: int = WIDTH,
-    stretch: float = 2.0,
+    stretch: Number = 2,
 ) -> Float[Reals, "H W"]:
     """Sum of smooth random fields, unit variance, seamless from left to right.
 
@@ -67,7 +67,7 @@ def speckle(*, seed: int, height: int = HEIGHT, width: int = WIDTH) -> Float[Rea
 
 
 def tinted(
-    colour: Colour, field: Float[Reals, "H W"], strength: float | Colour
+    colour: Colour, field: Float[Reals, "H W"], strength: Number | Colour
 ) -> Float[Reals, "H W 3"]:
     """A colour varied by a noise field, by `strength` grey levels (one, or one a channel)."""
     return np.asarray(colour, float) + field[..., None] * np.asarray(strength, float)
