@@ -20,7 +20,7 @@ from detectors.sparse_unet import Size, SparseUNet
 from lifting.points import voxelize
 
 Space = Literal["unit", "simplex", "raw"]
-_TRUNK_CHANNELS, _HEAD_CHANNELS = 96, 256
+_TRUNK_CHANNELS, _HEAD_CHANNELS = 96, 128
 
 
 @dataclass(frozen=True, eq=False)

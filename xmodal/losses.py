@@ -41,7 +41,7 @@ def cosine(
         Peng et al., OpenScene, CVPR 2023, equation 2.
     """
     kept, weight = _observed(teacher, ~(teacher.norm(dim=1) <= _SHORTEST), valid, weight)
-    cos = (_direction(teacher[kept]) * _direction(student[kept])).sum(dim=1)
+    cos = (_direction(_rows(teacher, kept)) * _direction(_rows(student, kept))).sum(dim=1)
     return _mean(1.0 - cos, weight, student)
 
 
@@ -68,7 +68,9 @@ def mse(
     """
     informative = torch.ones(len(teacher), dtype=torch.bool, device=teacher.device)
     kept, weight = _observed(teacher, informative, valid, weight)
-    return _mean((teacher[kept] - student[kept]).square().mean(dim=1), weight, student)
+    return _mean(
+        (_rows(teacher, kept) - _rows(student, kept)).square().mean(dim=1), weight, student
+    )
 
 
 def kl(
@@ -103,8 +105,8 @@ def kl(
         msg = f"temperature must be above 0, not {temperature}"
         raise ValueError(msg)
     kept, weight = _observed(teacher, teacher.sum(dim=1) != 0, valid, weight)
-    target, given = teacher[kept], student[kept]
-    if bool((target < 0).any()) or bool((given < 0).any()):
+    target, given = _rows(teacher, kept), _rows(student, kept)
+    if len(kept) and min(float(rows.detach().amin()) for rows in (target, given)) < 0:
         msg = "kl compares probabilities, but some are negative; use cosine or mse for other rows"
         raise ValueError(msg)
     log_given = given.clamp_min(LEAST_PROBABILITY).log()
@@ -112,7 +114,8 @@ def kl(
         target = target.pow(1.0 / temperature)
         log_given = (log_given / temperature).log_softmax(dim=1)
     target = target / target.sum(dim=1, keepdim=True)
-    rows = torch.xlogy(target, target).sum(dim=1) - (target * log_given).sum(dim=1)
+    log_target = target.clamp_min(LEAST_PROBABILITY).log()
+    rows = torch.linalg.vecdot(target, log_target) - torch.linalg.vecdot(target, log_given)
     return _mean(temperature**2 * rows, weight, student)
 
 
@@ -129,6 +132,11 @@ def _observed(
         raise ValueError(msg)
     rows = (keep & (weight > 0)).nonzero().squeeze(1)
     return rows, weight[rows].to(teacher.dtype)
+
+
+def _rows(values: Tensor, kept: Tensor) -> Tensor:
+    """Rows that are kept; without a copy, and its backward, in the usual case that all are."""
+    return values if len(kept) == len(values) else values.index_select(0, kept)
 
 
 def _direction(rows: Tensor) -> Tensor:
