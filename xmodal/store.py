@@ -274,9 +274,9 @@ def _write_half(path: Path, rows: npt.NDArray[Any], block: int = 8192) -> float:
 
 
 def load_array(path: Path) -> npt.NDArray[Any]:
-    """Memory-map a .npy file; a damaged one is a DataError."""
+    """Memory-map a .npy file, copy-on-write; a damaged one is a DataError."""
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        return np.load(path, mmap_mode="c", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise DataError(
             str(path),

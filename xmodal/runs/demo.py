@@ -99,9 +99,6 @@ def _world(request: DemoRequest, report: Reporter) -> Path:
     options = WorldOptions(seed=request.seed, num_views=request.num_views)
     name = f"world-{request.seed}-{request.num_views}"
     folder = request.out.parent / f"{request.out.name}-{name}"
-    if (folder / "scene.json").is_file():
-        _say(f"0/4 the table-top world is there: {folder}")
-        return folder
     _say("0/4 make a table-top world: objects, settling, rendering")
     with report("views") as progress:
         return make_world(folder, options, progress)

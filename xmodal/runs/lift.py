@@ -232,10 +232,10 @@ def feature_arrays(points: Points) -> dict[str, Any]:
         raise ValueError("points without features cannot be stored")
     return {
         "rows": points.rows.detach().cpu().numpy(),
-        "valid": array(points.valid, np.bool_, 1),
-        "weight": array(points.weight, np.float32, 1),
-        "num_views": array(points.num_views, np.int32, 0),
-        "disagreement": array(points.disagreement, np.float32, 0),
+        "valid": array(points.valid, np.bool_, 1.0),
+        "weight": array(points.weight, np.float32, 1.0),
+        "num_views": array(points.num_views, np.int32, 0.0),
+        "disagreement": array(points.disagreement, np.float32, 0.0),
     }
 
 
