@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import math
 import zipfile
 import zlib
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,10 +60,11 @@ def _read_npz(path: Path, max_bytes: int) -> NDArray[Any]:
             raise wrong_array(path, f"data compressed at most {_MAX_RATIO} to one", got)
         # zipfile never gives more than the size it was told, and checks the checksum at the end.
         with archive.open(member) as file:
-            return _read_npy(file, path, member.file_size, max_bytes)
+            stream = cast("io.BufferedIOBase", file)
+            return _read_npy(stream, path, member.file_size, max_bytes)
 
 
-def _read_npy(file: IO[bytes], path: Path, size: int, max_bytes: int) -> NDArray[Any]:
+def _read_npy(file: io.BufferedIOBase, path: Path, size: int, max_bytes: int) -> NDArray[Any]:
     shape, fortran, dtype, header = _header(file)
     if dtype.hasobject:
         raise wrong_array(path, "plain numbers", "Python objects")
@@ -79,7 +81,7 @@ def _read_npy(file: IO[bytes], path: Path, size: int, max_bytes: int) -> NDArray
     return array.reshape(shape, order="F" if fortran else "C")
 
 
-def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+def _header(file: io.BufferedIOBase) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
     version = np.lib.format.read_magic(file)
     if version == (1, 0):
         shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)

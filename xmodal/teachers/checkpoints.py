@@ -28,11 +28,11 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         raise missing_checkpoint(path)
     try:
         state: Any = _load(path)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
         raise _error(
             path,
             "a safetensors file, or a torch file of plain tensors",
-            f"{type(error).__name__}: {str(error).splitlines()[0][:200]}",
+            f"{type(error).__name__}: {str(error)[:200]}".splitlines()[0],
             "download it again, or convert it to safetensors where you trust it",
         ) from error
     for name in _WRAPPERS:

@@ -44,8 +44,9 @@ class EfficientNetLite2:
 
     def classify(self, crops: UInt8[Tensor, "K 260 260 3"]) -> Float[Tensor, "K 1000"]:
         """Class logits of square RGB crops of 260 pixels."""
-        found = [self._crops(normalised(batch))[0] for batch in crops.split(_BATCH)]
-        return torch.cat(found) if found else torch.zeros(0, NUM_CLASSES)
+        if not len(crops):
+            return torch.zeros(0, NUM_CLASSES)
+        return torch.cat([self._crops(normalised(batch))[0] for batch in crops.split(_BATCH)])
 
     def dense(self, rgb: Float[Tensor, "3 H W"]) -> Float[Tensor, "h w 1000"]:
         """Class logits of each place of an image, one for about 32 x 32 pixels.

@@ -243,12 +243,14 @@ class OpenClipTeacher:
         )
 
     def _crop_rows(self, crops: UInt8[Tensor, "K s s 3"]) -> Float[Tensor, "K C"]:
+        if not len(crops):
+            return torch.zeros(0, self.channels)
         rows: list[Tensor] = []
         for batch in crops.split(_CROP_BATCH):
             x = self._normalised(batch.permute(0, 3, 1, 2).float() / 255)
             with torch.inference_mode():
                 rows.append(self.model.encode_image(x, normalize=True).float())
-        return torch.cat(rows).clone() if rows else torch.zeros(0, self.channels)
+        return torch.cat(rows).clone()
 
 
 def _load(options: OpenClipOptions) -> Any:

@@ -112,19 +112,19 @@ class _TokensToImage(nn.Module):
     def __init__(self, attention: Any) -> None:
         super().__init__()
         self.attention = attention
-        heads = attention.num_heads
+        heads = self.heads = int(attention.num_heads)
+        self.scale = (attention.internal_dim // heads) ** -0.5
         self.key = nn.Buffer(attention.k_proj.weight.detach().unflatten(0, (heads, -1)))
         value = attention.v_proj.weight.detach().unflatten(0, (heads, -1))
         self.value = nn.Buffer(value.transpose(1, 2).contiguous())
         self.value_bias = nn.Buffer(attention.v_proj.bias.detach().view(heads, 1, -1))
 
     def forward(self, query: Tensor, located: Tensor, cells: Tensor) -> Tensor:
-        heads, width = self.key.shape[0], self.key.shape[1]
-        q = _heads(self.attention.q_proj(query), heads)
+        q = _heads(self.attention.q_proj(query), self.heads)
         # The bias of the keys adds the same to all cells and drops out of the soft-max.
-        carried = ((q * width**-0.5) @ self.key).flatten(1, 2)
+        carried = ((q * self.scale) @ self.key).flatten(1, 2)
         weights = torch.softmax(carried @ located.transpose(1, 2), dim=-1)
-        mixed = (weights @ cells).unflatten(1, (heads, -1))
+        mixed = (weights @ cells).unflatten(1, (self.heads, -1))
         # Weights sum to one, so the bias of the values is added once.
         out = mixed @ self.value + self.value_bias
         return self.attention.out_proj(out.transpose(1, 2).flatten(2))
@@ -136,20 +136,20 @@ class _ImageToTokens(nn.Module):
     def __init__(self, attention: Any) -> None:
         super().__init__()
         self.attention = attention
-        heads = attention.num_heads
+        heads = self.heads = int(attention.num_heads)
+        self.scale = (attention.internal_dim // heads) ** -0.5
         self.query = nn.Buffer(attention.q_proj.weight.detach().unflatten(0, (heads, -1)))
         self.query_bias = nn.Buffer(attention.q_proj.bias.detach().view(heads, -1, 1))
         out = attention.out_proj.weight.detach().T.unflatten(0, (heads, -1))
         self.out = nn.Buffer(out.contiguous())
 
     def forward(self, located: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        heads, width = self.query.shape[0], self.query.shape[1]
-        k = _heads(self.attention.k_proj(key), heads) * width**-0.5
-        v = _heads(self.attention.v_proj(value), heads)
+        k = _heads(self.attention.k_proj(key), self.heads) * self.scale
+        v = _heads(self.attention.v_proj(value), self.heads)
         carried = (k @ self.query).flatten(1, 2)
         offset = (k @ self.query_bias).flatten(1)
         scores = located @ carried.transpose(1, 2) + offset[:, None]
-        weights = torch.softmax(scores.unflatten(2, (heads, -1)), dim=-1).flatten(2)
+        weights = torch.softmax(scores.unflatten(2, (self.heads, -1)), dim=-1).flatten(2)
         return weights @ (v @ self.out).flatten(1, 2) + self.attention.out_proj.bias
 
 
