@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from jaxtyping import Float
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
@@ -73,29 +74,37 @@ def check_text(text: str) -> str:
     return cleaned
 
 
+def row_scores(features: Features, score: Callable[[torch.Tensor], torch.Tensor]) -> Scores:
+    """Apply a scoring function `[M, C] -> [M, Q]` to every observed row; NaN for the others."""
+    scores: Scores | None = None
+    for part, rows in features.blocks():
+        seen = np.asarray(features.valid[part])
+        found = score(torch.from_numpy(rows[seen])).cpu().numpy()
+        if scores is None:
+            scores = np.full((len(features.rows), found.shape[1]), np.nan, dtype=np.float32)
+        scores[part][seen] = found
+    return np.zeros((0, 0), dtype=np.float32) if scores is None else scores
+
+
 def text_relevancy(
     features: Features, teacher: Teacher, texts: Sequence[str], negatives: Sequence[str] = ()
 ) -> Scores:
     """Relevancy `[N, T]` in [0, 1] of every stored row to every text, NaN where not observed."""
-    scores = np.full((len(features.rows), len(texts)), np.nan, dtype=np.float32)
     asked, against = [check_text(t) for t in texts], [check_text(t) for t in negatives]
-    for part, rows in features.blocks():
-        seen = np.asarray(features.valid[part])
-        if seen.any():
-            found = teacher.relevancy(torch.from_numpy(rows[seen]), asked, against)
-            scores[part][seen] = found.cpu().numpy()
-    return scores
+    return row_scores(features, lambda rows: teacher.relevancy(rows, asked, against))
+
+
+def vector_scores(
+    rows: Float[torch.Tensor, "M C"], vectors: Float[torch.Tensor, "Q C"]
+) -> Float[torch.Tensor, "M Q"]:
+    """Cosine of rows to feature vectors, clipped to [0, 1]; a row of length zero scores 0."""
+    unit = torch.nn.functional.normalize(rows.float(), dim=1)
+    return (unit @ torch.nn.functional.normalize(vectors.float(), dim=1).T).clamp(0, 1)
 
 
 def vector_relevancy(features: Features, vector: torch.Tensor) -> Scores:
-    """Cosine `[N]` of every stored row to one feature vector, clipped to [0, 1]; NaN if unseen."""
-    wanted = torch.nn.functional.normalize(vector.float(), dim=0).numpy()
-    scores = np.full(len(features.rows), np.nan, dtype=np.float32)
-    for part, rows in features.blocks():
-        norm = np.linalg.norm(rows, axis=1)
-        seen = np.asarray(features.valid[part]) & (norm > 0)
-        scores[part][seen] = np.clip(rows[seen] @ wanted / norm[seen], 0, 1)
-    return scores
+    """Cosine `[N]` of every stored row to one feature vector, in [0, 1]; NaN if unseen."""
+    return row_scores(features, lambda rows: vector_scores(rows, vector[None]))[:, 0]
 
 
 def ensemble(parts: Sequence[Scores]) -> Scores:

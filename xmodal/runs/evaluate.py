@@ -17,25 +17,22 @@ from xmodal.errors import DataError, UsageError
 from xmodal.evaluate import (
     OTHER,
     UNKNOWN,
-    Box,
-    Hit,
     Table,
     accuracy_per_class,
     assign,
     bootstrap,
     confusion,
     iou_per_class,
-    localise,
 )
 from xmodal.query import Scores
-from xmodal.render import PointRenderer, peak_pixel, point_spacing
+from xmodal.render import point_spacing
+from xmodal.runs.localise import SINGLE, localisation_tables
 from xmodal.runs.opened import OpenedRun, open_run
-from xmodal.runs.query import pixel_taps, teacher_image
+from xmodal.runs.query import pixel_taps
 from xmodal.store import load_array
 
 Task = Literal["segmentation", "localisation"]
 Ids = npt.NDArray[np.int64]
-SINGLE = "single view"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,118 +215,3 @@ def _given(request: EvalRequest, num_points: int, num_names: int) -> Ids:
         return np.where((array >= 0) & (array < num_names), array, OTHER).astype(np.int64)
     scores = array.astype(np.float32)
     return assign(scores, np.zeros(num_points, dtype=np.float32))
-
-
-# ---- localisation ------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pair:
-    """One frame and one text, judged for each arm."""
-
-    frame: str
-    text: str
-    hits: Mapping[str, Hit]
-
-
-def localisation_tables(opened: OpenedRun, scene: Scene) -> dict[str, Table]:
-    """Localisation accuracy per arm with intervals, and every pair."""
-    pairs = localisation_pairs(opened, scene)
-    return {
-        "localisation": summary_table(pairs),
-        "localisation_pairs": pair_table(pairs),
-    }
-
-
-def localisation_pairs(opened: OpenedRun, scene: Scene) -> list[Pair]:
-    """Judge all frame-query pairs for the teacher alone, the lifted features and the student."""
-    texts = sorted({text for boxes in scene.boxes.values() for text in boxes})
-    arms: dict[str, Scores] = {
-        source: opened.relevancy(source, texts) for source in opened.run.sources()
-    }
-    renderer = PointRenderer.of(opened.xyz)
-    positions = {scene.images[i].name: i for i in range(len(scene.images))}
-    pairs: list[Pair] = []
-    for frame, boxes in sorted(scene.boxes.items()):
-        if frame not in positions:
-            continue
-        image = scene.images[positions[frame]]
-        depth = scene.depth(positions[frame])
-        view = opened.teacher_view(image)
-        rows = opened.teacher.relevancy(view.rows, texts, [])
-        shown = {SINGLE: teacher_image(view, rows)}
-        index = renderer.pixel_points(image.camera, depth)
-        for arm, scores in arms.items():
-            picture = scores[np.maximum(index, 0)]
-            picture[index < 0] = np.nan
-            shown[arm] = picture
-        pairs.extend(_judge(frame, boxes, texts, shown, image.camera.hw))
-    if not pairs:
-        raise DataError(
-            scene.name,
-            wanted="labelled frames among the frames of the run",
-            got=f"boxes for {', '.join(sorted(scene.boxes)) or 'no frame'}",
-            fix="lift without --max-frames",
-        )
-    return pairs
-
-
-def _judge(
-    frame: str,
-    boxes: Mapping[str, Sequence[Box]],
-    texts: Sequence[str],
-    shown: Mapping[str, npt.NDArray[np.float32]],
-    hw: tuple[int, int],
-) -> list[Pair]:
-    pairs: list[Pair] = []
-    for text in boxes:
-        hits = {
-            arm: localise(peak_pixel(picture[..., texts.index(text)], hw), text, boxes)
-            for arm, picture in shown.items()
-        }
-        pairs.append(Pair(frame=frame, text=text, hits=hits))
-    return pairs
-
-
-def summary_table(pairs: Sequence[Pair]) -> Table:
-    """Accuracy per arm, plain and strict, and the paired difference to the single view."""
-    rows: list[tuple[str | float, ...]] = []
-    for arm in pairs[0].hits:
-        plain, strict = (_column(pairs, arm, kind) for kind in ("plain", "strict"))
-        mean, low, high = bootstrap(plain)
-        strict_mean, strict_low, strict_high = bootstrap(strict)
-        gain = bootstrap(strict - _column(pairs, SINGLE, "strict"))
-        rows.append(
-            (
-                arm,
-                f"{int(plain.sum())}/{len(pairs)}",
-                mean,
-                f"{low:.2f}..{high:.2f}",
-                f"{int(strict.sum())}/{len(pairs)}",
-                strict_mean,
-                f"{strict_low:.2f}..{strict_high:.2f}",
-                f"{gain[0]:+.2f} ({gain[1]:+.2f}..{gain[2]:+.2f})",
-            )
-        )
-    columns = (
-        "arm", "hits", "accuracy", "95 %", "strict hits", "strict", "95 % strict",
-        "strict - single view",
-    )  # fmt: skip
-    return Table(f"Localisation over {len(pairs)} frame-query pairs", columns, tuple(rows))
-
-
-def pair_table(pairs: Sequence[Pair]) -> Table:
-    """Every pair: `hit`, `loose` (inside the box, but on a smaller object) or `miss`."""
-    arms = tuple(pairs[0].hits)
-    rows = tuple((p.frame, p.text, *(_word(p.hits[arm]) for arm in arms)) for p in pairs)
-    return Table("Every pair", ("frame", "text", *arms), rows)
-
-
-def _column(pairs: Sequence[Pair], arm: str, kind: str) -> npt.NDArray[np.float64]:
-    return np.array([float(getattr(pair.hits[arm], kind)) for pair in pairs])
-
-
-def _word(hit: Hit) -> str:
-    if hit.strict:
-        return "hit"
-    return "loose" if hit.plain else "miss"

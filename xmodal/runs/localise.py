@@ -1,0 +1,178 @@
+"""Localisation: does the pixel of highest relevancy lie on the thing that was asked for?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from xmodal.datasets import FrameBoxes, Scene
+from xmodal.errors import DataError, UsageError
+from xmodal.evaluate import Hit, Table, bootstrap, localise
+from xmodal.query import Scores, row_scores, vector_scores
+from xmodal.render import PointRenderer, peak_pixel
+from xmodal.runs.opened import OpenedRun
+from xmodal.runs.query import feature_at, teacher_image
+
+SINGLE = "single view"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """One frame and one question, judged for each arm."""
+
+    frame: str
+    text: str
+    hits: Mapping[str, Hit]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Questions:
+    """Questions put to rows of features, one column each.
+
+    Attributes:
+        column: Column of each (frame, text).
+        score: Scores `[M, Q]` in [0, 1] of rows `[M, C]`.
+        kind: `text` or `click`.
+    """
+
+    column: Mapping[tuple[str, str], int]
+    score: Callable[[torch.Tensor], torch.Tensor]
+    kind: str
+
+
+def localisation_tables(opened: OpenedRun, scene: Scene) -> dict[str, Table]:
+    """Localisation accuracy per arm with intervals, and every pair."""
+    questions = ask(opened, scene)
+    pairs = localisation_pairs(opened, scene, questions)
+    return {
+        "localisation": summary_table(pairs, questions.kind),
+        "localisation_pairs": pair_table(pairs),
+    }
+
+
+def ask(opened: OpenedRun, scene: Scene) -> Questions:
+    """Texts where the teacher understands them, else clicks on the same thing in other frames.
+
+    A click's question is the mean of what the teacher sees at the middle of every box of that
+    text in all frames but the one that is judged.
+    """
+    frames = {name: boxes for name, boxes in scene.boxes.items() if name in scene.images.names}
+    if not frames:
+        raise DataError(
+            scene.name,
+            wanted="labelled frames among the frames of the run",
+            got=f"boxes for {', '.join(sorted(scene.boxes)) or 'no frame'}",
+            fix="lift without --max-frames, or give a scene with boxes by --data",
+        )
+    texts = sorted({text for boxes in frames.values() for text in boxes})
+    try:
+        opened.teacher.encode_text(texts[:1])
+    except UsageError:
+        return _clicks(opened, scene, frames)
+    column = {(f, t): texts.index(t) for f, boxes in frames.items() for t in boxes}
+    return Questions(
+        column=column, kind="text", score=lambda rows: opened.teacher.relevancy(rows, texts, [])
+    )
+
+
+def _clicks(opened: OpenedRun, scene: Scene, frames: Mapping[str, FrameBoxes]) -> Questions:
+    seen: dict[tuple[str, str], list[torch.Tensor]] = {}
+    for frame, boxes in frames.items():
+        view = opened.teacher_view(scene.images[scene.images.names.index(frame)])
+        for text, found in boxes.items():
+            middles = [((x0 + x1) / 2, (y0 + y1) / 2) for x0, y0, x1, y1 in found]
+            seen[frame, text] = [feature_at(view, u, v) for u, v in middles]
+    column: dict[tuple[str, str], int] = {}
+    vectors: list[torch.Tensor] = []
+    for frame, text in seen:
+        others = [v for (f, t), found in seen.items() if t == text and f != frame for v in found]
+        if others:
+            column[frame, text] = len(vectors)
+            vectors.append(torch.nn.functional.normalize(torch.stack(others), dim=1).mean(0))
+    if not vectors:
+        raise DataError(
+            scene.name,
+            wanted="a text with boxes in two frames, one to click in and one to look in",
+            got="every text in one frame only",
+            fix="label the same thing in a second frame",
+        )
+    asked = torch.stack(vectors)
+    return Questions(column=column, kind="click", score=lambda rows: vector_scores(rows, asked))
+
+
+def localisation_pairs(opened: OpenedRun, scene: Scene, questions: Questions) -> list[Pair]:
+    """Judge all frame-question pairs for the teacher alone, the lifted features, the student."""
+    arms: dict[str, Scores] = {
+        source: row_scores(opened.features(source), questions.score)
+        for source in opened.run.sources()
+    }
+    renderer = PointRenderer.of(opened.xyz)
+    pairs: list[Pair] = []
+    for frame in sorted({frame for frame, _ in questions.column}):
+        position = scene.images.names.index(frame)
+        image = scene.images[position]
+        view = opened.teacher_view(image)
+        shown = {SINGLE: teacher_image(view, questions.score(view.rows))}
+        index = renderer.pixel_points(image.camera, scene.depth(position))
+        for arm, scores in arms.items():
+            picture = scores[np.maximum(index, 0)]
+            picture[index < 0] = np.nan
+            shown[arm] = picture
+        boxes = scene.boxes[frame]
+        for text in [text for f, text in questions.column if f == frame]:
+            column = questions.column[frame, text]
+            hits = {
+                arm: localise(peak_pixel(picture[..., column], image.camera.hw), text, boxes)
+                for arm, picture in shown.items()
+            }
+            pairs.append(Pair(frame=frame, text=text, hits=hits))
+    return pairs
+
+
+def summary_table(pairs: Sequence[Pair], kind: str) -> Table:
+    """Accuracy per arm, plain and strict, and the paired difference to the single view."""
+    rows: list[tuple[str | float, ...]] = []
+    for arm in pairs[0].hits:
+        plain, strict = (_column(pairs, arm, kind) for kind in ("plain", "strict"))
+        mean, low, high = bootstrap(plain)
+        strict_mean, strict_low, strict_high = bootstrap(strict)
+        gain = bootstrap(strict - _column(pairs, SINGLE, "strict"))
+        rows.append(
+            (
+                arm,
+                f"{int(plain.sum())}/{len(pairs)}",
+                mean,
+                f"{low:.2f}..{high:.2f}",
+                f"{int(strict.sum())}/{len(pairs)}",
+                strict_mean,
+                f"{strict_low:.2f}..{strict_high:.2f}",
+                f"{gain[0]:+.2f} ({gain[1]:+.2f}..{gain[2]:+.2f})",
+            )
+        )
+    columns = (
+        "arm", "hits", "accuracy", "95 %", "strict hits", "strict", "95 % strict",
+        "strict - single view",
+    )  # fmt: skip
+    title = f"Localisation by {kind} over {len(pairs)} frame-query pairs"
+    return Table(title, columns, tuple(rows))
+
+
+def pair_table(pairs: Sequence[Pair]) -> Table:
+    """Every pair: `hit`, `loose` (inside the box, but on a smaller object) or `miss`."""
+    arms = tuple(pairs[0].hits)
+    rows = tuple((p.frame, p.text, *(_word(p.hits[arm]) for arm in arms)) for p in pairs)
+    return Table("Every pair", ("frame", "text", *arms), rows)
+
+
+def _column(pairs: Sequence[Pair], arm: str, kind: str) -> npt.NDArray[np.float64]:
+    return np.array([float(getattr(pair.hits[arm], kind)) for pair in pairs])
+
+
+def _word(hit: Hit) -> str:
+    if hit.strict:
+        return "hit"
+    return "loose" if hit.plain else "miss"
