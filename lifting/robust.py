@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 
 from lifting.backends.torch_csr import entry_dots
 from lifting.moments import Lifted
-from lifting.operator import LiftOperator
+from lifting.views import ViewPart
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,20 +42,6 @@ class RobustLift:
             raise ValueError(f"robust lifting needs a tuning > 0, got {self.tuning}")
 
 
-class ViewPart(NamedTuple):
-    """One view's share in the targets.
-
-    Attributes:
-        targets: The targets that it reaches.
-        operator: One row for each of them.
-        rows: The view's features.
-    """
-
-    targets: Int64[Tensor, " n"]
-    operator: LiftOperator
-    rows: Float[Tensor, "R C"]
-
-
 def reweight(
     parts: Sequence[ViewPart],
     lifted: Lifted,
@@ -78,19 +63,21 @@ def reweight(
     mean = lifted.rows
     distances = [_distance(part, mean) for part in parts]
     spread = torch.zeros_like(lifted.weight)
-    for (targets, operator, _), distance in zip(parts, distances, strict=True):
-        spread.index_add_(0, targets[operator.row], operator.weight.to(spread) * distance)
+    for part, distance in zip(parts, distances, strict=True):
+        weight = part.operator.weight.to(spread)
+        spread.index_add_(0, part.targets[part.operator.row], weight * distance)
     safe = torch.where(lifted.valid, lifted.weight, torch.ones_like(lifted.weight))
     scale = robust.tuning * spread / safe
     total, weight = torch.zeros_like(mean), torch.zeros_like(lifted.weight)
-    for (targets, operator, rows), distance in zip(parts, distances, strict=True):
-        scale_here = scale[targets[operator.row]]
+    for part, distance in zip(parts, distances, strict=True):
+        operator = part.operator
+        scale_here = scale[part.targets[operator.row]]
         agreed = scale_here <= 0  # all sources are alike: nothing to weigh
         off = distance / torch.where(agreed, torch.ones_like(scale_here), scale_here)
         factor = torch.where(agreed, torch.ones_like(off), 1 / (1 + off.square()))
         second = operator.with_weight(operator.weight.to(factor) * factor)
-        total.index_add_(0, targets, second.apply(rows.to(mean), backend=backend))
-        weight.index_add_(0, targets, second.row_sum())
+        total.index_add_(0, part.targets, second.apply(part.rows.to(mean), backend=backend))
+        weight.index_add_(0, part.targets, second.row_sum())
     return total / torch.where(lifted.valid, weight, torch.ones_like(weight))[:, None]
 
 

@@ -17,19 +17,19 @@ from torch import Tensor
 
 from lifting.backends import resolve_backend
 from lifting.moments import Lifted, Moments
-from lifting.operator import LiftOperator
-from lifting.robust import RobustLift, ViewPart, reweight
+from lifting.robust import RobustLift, reweight
 from lifting.views import (
     LiftView,
     PointLift,
     ViewGeometry,
+    ViewPart,
     ViewSet,
     as_view_set,
     see,
     visible_operator,
     with_occlusion,
 )
-from lifting.visibility import VisiblePoints, splat_radius
+from lifting.visibility import splat_radius
 
 # Points whose views are looked up together. Large enough that calls per view cost nothing, small
 # enough that a block's pairs stay under 1 MB a view.
@@ -102,7 +102,7 @@ def add_view(
     _check_width(view, moments.sum.shape[1])
     seen = see(geometry or view.geometry, xyz, options)
     operator = visible_operator(view, seen, xyz, normals, options)
-    _add(moments, seen, operator, view, options.backend)
+    _add(moments, ViewPart(view.name, seen.index, operator, view.rows), options.backend)
 
 
 def lift_by_block(
@@ -151,15 +151,6 @@ def lift_by_block(
     return job.run(out, block_rows, progress)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Seen:
-    """One view's part in one block."""
-
-    view: LiftView
-    points: VisiblePoints
-    operator: LiftOperator
-
-
 @dataclass(kw_only=True, eq=False)
 class _BlockLift:
     """State of one `lift_by_block`."""
@@ -204,19 +195,19 @@ class _BlockLift:
         return result
 
     def _lift_block(self, block: slice, result: Lifted) -> None:
-        seen = [part for i in range(len(self.views)) if (part := self._see(i, block)) is not None]
+        parts = [part for i in range(len(self.views)) if (part := self._see(i, block)) is not None]
         rows = result.rows[block]
-        if self.compiled and all(part.view.rows.dtype != torch.float64 for part in seen):
-            part = _fuse_compiled(seen, rows, self.robust)
+        if self.compiled and all(part.rows.dtype != torch.float64 for part in parts):
+            figures = _fuse_compiled(parts, rows, self.robust)
         else:
-            part = _fuse_reference(seen, rows, self.robust, self.options.backend)
-        weight, count, disagreement = part
+            figures = _fuse_reference(parts, rows, self.robust, self.options.backend)
+        weight, count, disagreement = figures
         result.weight[block] = weight.to(result.weight.dtype)
         result.valid[block] = weight > 0
         result.num_views[block] = count
         result.disagreement[block] = disagreement.to(result.disagreement.dtype)
 
-    def _see(self, index: int, block: slice) -> _Seen | None:
+    def _see(self, index: int, block: slice) -> ViewPart | None:
         """What a view gives to a block; its features are not asked for if it gives nothing."""
         xyz = self.xyz[block]
         points = see(self._geometry(index), xyz, self.options)
@@ -226,7 +217,9 @@ class _BlockLift:
         _check_width(view, self.channels)
         normals = None if self.normals is None else self.normals[block]
         operator = visible_operator(view, points, xyz, normals, self.options)
-        return _Seen(view=view, points=points, operator=operator) if operator.nnz else None
+        if not operator.nnz:
+            return None
+        return ViewPart(view.name, points.index, operator, view.rows)
 
     def _geometry(self, index: int) -> ViewGeometry:
         """The view's geometry; a depth map that has to be drawn is drawn once, from all points."""
@@ -243,65 +236,47 @@ class _BlockLift:
 
 
 def _fuse_compiled(
-    seen: list[_Seen], rows: Tensor, robust: RobustLift | None
+    parts: list[ViewPart], rows: Tensor, robust: RobustLift | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Average a block with the compiled kernel: weight, count and disagreement; fills `rows`."""
     from lifting.backends import numba_views  # numba costs half a second to import
 
-    index = [part.points.index[part.operator.row] for part in seen]
-    nothing = torch.zeros(0, dtype=torch.int64)
-    crow, order = numba_views.merge_pattern(torch.cat([nothing, *index]), len(rows))
-    view = torch.cat([nothing, *(torch.full_like(row, number) for number, row in enumerate(index))])
-    weight = torch.cat([torch.zeros(0), *(part.operator.weight.float() for part in seen)])
     in_place = rows.dtype == torch.float32 and rows.is_contiguous()
     target = rows if in_place else torch.empty(rows.shape)
-    figures, count, bad = numba_views.fuse_views(
-        crow,
-        view[order],
-        torch.cat([nothing, *(part.operator.col for part in seen)])[order],
-        weight[order],
-        [part.view.rows.detach().float().contiguous() for part in seen],
-        tuning=robust.tuning if robust is not None else 0.0,
-        out=target,
-    )
+    tuning = robust.tuning if robust is not None else 0.0
+    figures, count, bad = numba_views.fuse_views(parts, tuning=tuning, out=target)
     if bad >= 0:
-        _raise_not_finite([seen[int(v)].view for v in view[order][crow[bad] : crow[bad + 1]]])
+        _raise_not_finite([part for part in parts if bool((part.targets == bad).any())])
     if not in_place:
         rows.copy_(target)
     return figures[:, 0], count, figures[:, 1]
 
 
 def _fuse_reference(
-    seen: list[_Seen], rows: Tensor, robust: RobustLift | None, backend: str
+    parts: list[ViewPart], rows: Tensor, robust: RobustLift | None, backend: str
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Average a block in plain torch: weight, count and disagreement; fills `rows`."""
     dtype = _sum_dtype(rows)
-    for part in seen:
-        dtype = torch.promote_types(dtype, part.view.rows.dtype)
+    for part in parts:
+        dtype = torch.promote_types(dtype, part.rows.dtype)
     moments = Moments.zeros(len(rows), rows.shape[1], dtype=dtype, device=rows.device)
-    for part in seen:
-        _add(moments, part.points, part.operator, part.view, backend)
+    for part in parts:
+        _add(moments, part, backend)
     lifted = moments.finish()
-    mean = lifted.rows
-    if robust is not None:
-        parts = [ViewPart(part.points.index, part.operator, part.view.rows) for part in seen]
-        mean = reweight(parts, lifted, robust, backend)
-    rows.copy_(mean)
+    rows.copy_(lifted.rows if robust is None else reweight(parts, lifted, robust, backend))
     return lifted.weight, lifted.num_views, lifted.disagreement
 
 
-def _add(
-    moments: Moments, seen: VisiblePoints, operator: LiftOperator, view: LiftView, backend: str
-) -> None:
-    """Add one view's sums in place at the rows that it sees."""
+def _add(moments: Moments, part: ViewPart, backend: str) -> None:
+    """Add one view's sums in place at the targets that it reaches."""
     try:
-        part = operator.moments(view.rows, backend=backend)
+        sums = part.operator.moments(part.rows, backend=backend)
     except ValueError as error:
-        raise ValueError(f"{view.name}: {error}") from error
-    moments.sum.index_add_(0, seen.index, part.sum.to(moments.sum.dtype))
-    moments.weight.index_add_(0, seen.index, part.weight.to(moments.weight.dtype))
-    moments.count.index_add_(0, seen.index, part.count)
-    moments.resultant.index_add_(0, seen.index, part.resultant.to(moments.resultant.dtype))
+        raise ValueError(f"{part.name}: {error}") from error
+    moments.sum.index_add_(0, part.targets, sums.sum.to(moments.sum.dtype))
+    moments.weight.index_add_(0, part.targets, sums.weight.to(moments.weight.dtype))
+    moments.count.index_add_(0, part.targets, sums.count)
+    moments.resultant.index_add_(0, part.targets, sums.resultant.to(moments.resultant.dtype))
 
 
 def _sum_dtype(rows: Tensor) -> torch.dtype:
@@ -324,10 +299,10 @@ def _check_out(out: Tensor, num: int, channels: int) -> None:
         )
 
 
-def _raise_not_finite(views: list[LiftView]) -> None:
-    for view in views:
-        if not bool(view.rows.isfinite().all()):
-            raise ValueError(f"{view.name}: features to lift must be finite, got NaN or infinity")
+def _raise_not_finite(parts: list[ViewPart]) -> None:
+    for part in parts:
+        if not bool(part.rows.isfinite().all()):
+            raise ValueError(f"{part.name}: features to lift must be finite, got NaN or infinity")
     raise ValueError(
-        f"{views[0].name}: features to lift are too large, their squared length overflows float32"
+        f"{parts[0].name}: features to lift are too large, their squared length overflows float32"
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, overload, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, overload, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64
@@ -120,6 +120,22 @@ class LiftView:
             depth_camera=self.depth_camera,
             name=self.name,
         )
+
+
+class ViewPart(NamedTuple):
+    """What one view gives to a set of targets.
+
+    Attributes:
+        name: What messages call the view.
+        targets: The targets that it reaches.
+        operator: One row for each of them, over the view's rows.
+        rows: The view's features.
+    """
+
+    name: str
+    targets: Int64[Tensor, " n"]
+    operator: LiftOperator
+    rows: Float[Tensor, "R C"]
 
 
 @runtime_checkable

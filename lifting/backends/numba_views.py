@@ -6,6 +6,7 @@ which is never made.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lifting.backends.jit import even_bounds, jit, run_ranges
+from lifting.views import ViewPart
 
 _LARGEST = np.finfo(np.float32).max
 
@@ -151,63 +153,89 @@ def _fuse(
 
 
 @jit
-def _count_runs(crow: NDArray[np.int64], view: NDArray[np.int64], count: NDArray[np.int64]) -> None:
-    for i in range(len(count)):
-        count[i] = 0
-        for p in range(crow[i], crow[i + 1]):
-            if p == crow[i] or view[p] != view[p - 1]:
-                count[i] += 1
+def _count_entries(
+    targets: NDArray[np.int64],
+    crow: NDArray[np.int64],
+    merged: NDArray[np.int64],
+    count: NDArray[np.int64],
+) -> None:
+    """Add one view's entries per target to `merged[1:]`, and the view itself to `count`."""
+    for k in range(len(targets)):
+        length = crow[k + 1] - crow[k]
+        merged[targets[k] + 1] += length
+        if length > 0:
+            count[targets[k]] += 1
+
+
+@jit
+def _place_entries(
+    pattern: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]],
+    weight: NDArray[np.float32],
+    base: int,
+    row_bytes: int,
+    cursor: NDArray[np.int64],
+    entries: NDArray[np.int64],
+    weights: NDArray[np.float32],
+) -> None:
+    """Write one view's entries, as addresses of their features, behind those of earlier views."""
+    targets, crow, col = pattern
+    for k in range(len(targets)):
+        for p in range(crow[k], crow[k + 1]):
+            place = cursor[targets[k]]
+            cursor[targets[k]] = place + 1
+            entries[place] = base + col[p] * row_bytes
+            weights[place] = weight[p]
 
 
 def fuse_views(
-    crow: Int64[Tensor, " M1"],
-    view: Int64[Tensor, " nnz"],
-    col: Int64[Tensor, " nnz"],
-    weight: Float32[Tensor, " nnz"],
-    maps: list[Float32[Tensor, "R C"]],
-    *,
-    tuning: float,
-    out: Float32[Tensor, "M C"],
+    parts: Sequence[ViewPart], *, tuning: float, out: Float32[Tensor, "M C"]
 ) -> tuple[Float64[Tensor, "M 2"], Int64[Tensor, " M"], int]:
-    """Weighted mean over the entries of each row, which may lie in different maps.
+    """Weighted mean of what all views give to each target.
 
     Args:
-        crow: Row pointers.
-        view: Map of each entry; the entries of a row are grouped by map.
-        col: Row of its map.
-        weight: Positive weight of each entry.
-        maps: Contiguous maps on the CPU, equally wide. Indices are trusted.
+        parts: The views, with positive weights and features of one width, on the CPU.
         tuning: Tuning constant of the robust second pass; 0 for the plain mean.
-        out: Written: the means; rows without entries are zero.
+        out: Contiguous. Written: the means; targets without entries are zero.
 
     Returns:
-        Per target the sum of weights and the disagreement, and the number of maps; then a target
+        Per target the sum of weights and the disagreement, and the number of views; then a target
         whose features are not finite, or -1. With such a target the rest is meaningless.
     """
-    base = torch.tensor([rows.data_ptr() for rows in maps], dtype=torch.int64)
-    # Each entry's address: the kernel then needs neither view nor column.
-    entries = base[view] + col * (out.shape[1] * out.element_size())
+    # Held until the kernel has run: it knows the maps by their addresses only.
+    maps = [part.rows.detach().float().contiguous() for part in parts]
+    count = torch.zeros(out.shape[0], dtype=torch.int64)
+    crow, entries, weights = _merge(parts, maps, count)
     figures = torch.empty(out.shape[0], 2, dtype=torch.float64)
-    count = torch.empty(out.shape[0], dtype=torch.int64)
-    _count_runs(crow.numpy(), view.numpy(), count.numpy())
     run_ranges(
         _fuse,
-        even_bounds(out.shape[0], (col.numel() + out.shape[0]) * out.shape[1]),
-        crow.numpy(),
-        entries.numpy(),
-        weight.numpy(),
+        even_bounds(out.shape[0], (len(entries) + out.shape[0]) * out.shape[1]),
+        crow,
+        entries,
+        weights,
         tuning,
         out.numpy(),
         figures.numpy(),
     )
-    bad = torch.nonzero(figures[:, 0].isnan())
+    bad = np.flatnonzero(np.isnan(figures.numpy()[:, 0]))
     return figures, count, int(bad[0]) if len(bad) else -1
 
 
-def merge_pattern(
-    row: Int64[Tensor, " nnz"], num: int
-) -> tuple[Int64[Tensor, " M1"], Int64[Tensor, " nnz"]]:
-    """Row pointers, and the stable order of entries by row."""
-    from lifting.backends.numba_csr import sort_index
-
-    return sort_index(row, num)
+def _merge(
+    parts: Sequence[ViewPart], maps: list[Tensor], count: Tensor
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """Pointers, addresses and weights of all views' entries, by target; fills `count`."""
+    patterns = [
+        (part.targets.numpy(), part.operator.crow.numpy(), part.operator.col.numpy())
+        for part in parts
+    ]
+    crow = np.zeros(len(count) + 1, np.int64)
+    for targets, pointers, _ in patterns:
+        _count_entries(targets, pointers, crow, count.numpy())
+    np.cumsum(crow, out=crow)
+    cursor = crow[:-1].copy()
+    entries, weights = np.empty(crow[-1], np.int64), np.empty(crow[-1], np.float32)
+    for part, pattern, rows in zip(parts, patterns, maps, strict=True):
+        weight = part.operator.weight.detach().float().contiguous().numpy()
+        row_bytes = rows.shape[1] * rows.element_size()
+        _place_entries(pattern, weight, rows.data_ptr(), row_bytes, cursor, entries, weights)
+    return crow, entries, weights
