@@ -82,6 +82,46 @@ def test_class_names_are_the_texts(labels):
         teacher.encode_text(["coffee mugs"])
 
 
+@pytest.fixture
+def vocabulary(maps):
+    folder = maps / "words"
+    folder.mkdir()
+    np.save(folder / "words.npy", 3 * np.eye(5, dtype=np.float16)[:3])
+    (folder / "words.json").write_text(json.dumps(["Mug", "chair", "side_table"]))
+    return folder / "words.npy"
+
+
+def test_a_vocabulary_gives_maps_a_text_side(maps, vocabulary):
+    teacher = PrecomputedTeacher(maps, vocabulary=vocabulary)
+    found = teacher.encode_text(["mug", "chair | Side Table"])
+    assert found[0].tolist() == [1, 0, 0, 0, 0]
+    assert found[1].tolist() == pytest.approx([0, 0.5**0.5, 0.5**0.5, 0, 0])
+    rows = torch.eye(5)
+    assert teacher.relevancy(rows, ["mug"], [])[:2, 0].tolist() == [1.0, 0.5]
+    against = teacher.relevancy(rows, ["mug"], ["chair"])[:3, 0]
+    assert against.tolist() == pytest.approx([1.0, 0.0, 0.5], abs=1e-6)
+    with pytest.raises(UsageError, match="chair"):
+        teacher.encode_text(["chairs"])
+
+
+@pytest.mark.parametrize("names", [None, "{", '["a"]', '{"a": 1}'])
+def test_a_vocabulary_needs_a_name_for_each_row(maps, vocabulary, four_parts, names):
+    vocabulary.with_suffix(".json").unlink()
+    if names is not None:
+        vocabulary.with_suffix(".json").write_text(names)
+    with pytest.raises(DataError, match=r"words\.json") as caught:
+        PrecomputedTeacher(maps, vocabulary=vocabulary).encode_text(["mug"])
+    four_parts(caught.value, 3)
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (3,), (3, 5, 1)])
+def test_a_vocabulary_of_another_space_is_refused(maps, vocabulary, four_parts, shape):
+    np.save(vocabulary, np.ones(shape, np.float32))
+    with pytest.raises(DataError, match=r"words\.npy") as caught:
+        PrecomputedTeacher(maps, vocabulary=vocabulary).encode_text(["mug"])
+    four_parts(caught.value, 3)
+
+
 def test_missing_frames_are_told_at_once(maps, make_image, four_parts):
     teacher = PrecomputedTeacher(maps)
     with pytest.raises(DataError, match="none for 2: x, y") as caught:

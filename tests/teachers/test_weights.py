@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -63,13 +64,13 @@ def test_the_cache_folder_can_be_chosen(monkeypatch, tmp_path):
     assert user_cache() == tmp_path / "xmodal"
 
 
-@pytest.mark.parametrize("module", ["timm", "open_clip", "torchvision"])
-def test_a_mismatched_torchvision_does_not_stop_the_import(module):
-    pytest.importorskip("timm")
+def test_a_mismatched_torchvision_does_not_stop_imports():
+    if not (find_spec("timm") and find_spec("open_clip")):
+        pytest.skip("timm and open_clip are not installed")
     code = (
         "from xmodal.teachers.torchvision_schemas import declare_operators\n"
-        "print(declare_operators(), declare_operators())\n"
-        f"import {module}"
+        "assert declare_operators() == declare_operators()\n"
+        "import torchvision, timm, open_clip"
     )
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
@@ -20,11 +20,13 @@ from xmodal.errors import DataError, UsageError
 from xmodal.images import read_label_map
 from xmodal.teachers.arrays import read_array, wrong_array
 from xmodal.teachers.membership import membership_of
-from xmodal.teachers.teacher import Space, check_texts, no_text
+from xmodal.teachers.teacher import Space, check_texts, no_text, pairwise_softmax
 from xmodal.values import FeatureMap, Image, Masks
 
 # Half precision rounds probabilities; a sum further from one is not a rounding error.
 _SUM_TOLERANCE = 0.02
+# The logit scale that CLIP models end up with.
+_CLIP_SCALE = 100.0
 _ENDINGS = (".npy", ".npz", ".png")
 
 
@@ -45,6 +47,7 @@ class PrecomputedTeacher:
         space: Space = "unit",
         classes: Sequence[str] | None = None,
         ignore: Sequence[int] = (),
+        vocabulary: Path | None = None,
     ) -> None:
         """Look into a folder; maps are read when asked for.
 
@@ -55,6 +58,8 @@ class PrecomputedTeacher:
             classes: Names of the label ids 0, 1, ...; by default from `classes.json` (a list, or an
                 object from id to name) in the folder.
             ignore: Label ids that mean "not known".
+            vocabulary: Vectors of names in the space of the maps: `X.npy` [T, C] with the names
+                beside it in `X.json` (a list).
 
         Raises:
             DataError: If there is no such folder, it has no maps, maps of several kinds, or labels
@@ -65,6 +70,7 @@ class PrecomputedTeacher:
         self._labels = next(iter(self._files.values())).suffix == ".png"
         self._classes = _class_names(folder, classes) if self._labels else {}
         self._ignore = frozenset(ignore)
+        self._vocabulary = vocabulary
         self._space: Space = "simplex" if self._labels else space
         self.name = f"precomputed:{folder.name}"
 
@@ -87,6 +93,7 @@ class PrecomputedTeacher:
     @cached_property
     def _digest(self) -> str:
         stamp: list[Any] = [self._space, sorted(self._classes.items()), sorted(self._ignore)]
+        # The vocabulary is left out: it changes what can be asked, not what the files say.
         stamp += [[name, sha256_file(path)] for name, path in sorted(self._files.items())]
         return hashlib.sha256(json.dumps(stamp).encode()).hexdigest()
 
@@ -117,28 +124,31 @@ class PrecomputedTeacher:
         return self._encode_labels(image) if self._labels else self._encode_array(image)
 
     def encode_text(self, text: list[str]) -> Float[Tensor, "T C"]:
-        """One-hot rows of class names, in any case; feature maps have no text side.
+        """Rows of known names, in any case: classes of labels, or entries of `vocabulary`.
 
         Raises:
-            UsageError: If a text is not the name of a class.
+            UsageError: If a text is not a known name, or feature maps come without a vocabulary.
         """
         prompts = check_texts(text)
-        if not self._labels:
+        names, vectors = self._known
+        if not names:
             raise no_text(self.name)
-        known = {name.casefold(): index for index, name in self._classes.items()}
         rows = torch.zeros(len(prompts), self.channels)
         for row, synonyms in zip(rows, prompts, strict=True):
             for one in synonyms:
-                if one.casefold() not in known:
-                    near = get_close_matches(one.casefold(), known, n=3, cutoff=0.4)
-                    raise UsageError(
-                        f"teacher {self.name}",
-                        wanted="the name of a class",
-                        got=repr(one),
-                        fix=f"perhaps {', '.join(near)}" if near else "see classes.json",
-                    )
-                row[known[one.casefold()]] = 1.0 / len(synonyms)
-        return rows
+                if _plain(one) not in names:
+                    raise self._unknown(one, names)
+                row += vectors[names[_plain(one)]] / len(synonyms)
+        return rows if self._labels else nn.functional.normalize(rows, dim=1)
+
+    def _unknown(self, text: str, names: Mapping[str, int]) -> UsageError:
+        near = get_close_matches(_plain(text), names, n=3, cutoff=0.4)
+        return UsageError(
+            f"teacher {self.name}",
+            wanted=f"one of {len(names)} known names",
+            got=repr(text),
+            fix=f"perhaps {', '.join(near)}" if near else "see the file of names",
+        )
 
     def encode_image(self, image: Image) -> Float[Tensor, " C"]:
         """Files describe frames, not pictures.
@@ -155,12 +165,31 @@ class PrecomputedTeacher:
         text: list[str],
         negatives: list[str],
     ) -> Float[Tensor, "N T"]:
-        """Probability of the named class, less that of the most probable negative, at least 0."""
-        score = (rows @ self.encode_text(text).T).clamp(0, 1)
-        if not negatives:
-            return score
-        rival = (rows @ self.encode_text(negatives).T).amax(dim=1, keepdim=True)
-        return (score - rival).clamp(0, 1)
+        """How much a row is what the text names, in [0, 1].
+
+        For labels, the probability of the class less that of the most probable negative, at least
+        0. For maps with a vocabulary, the pairwise soft-max against the negatives at CLIP's scale
+        of 100, or without negatives the cosine brought to [0, 1].
+        """
+        score = rows @ self.encode_text(text).T
+        rivals = rows @ self.encode_text(negatives).T if negatives else None
+        if not self._labels:
+            if rivals is None:
+                return ((1 + score) / 2).clamp(0, 1)
+            return pairwise_softmax(score, rivals, _CLIP_SCALE)
+        if rivals is None:
+            return score.clamp(0, 1)
+        return (score - rivals.amax(dim=1, keepdim=True)).clamp(0, 1)
+
+    @cached_property
+    def _known(self) -> tuple[dict[str, int], Tensor]:
+        """Names in lower case with their row, and the rows."""
+        if self._labels:
+            names = {_plain(name): index for index, name in self._classes.items()}
+            return names, torch.eye(self.channels)
+        if self._vocabulary is None:
+            return {}, torch.zeros(0, self.channels)
+        return _read_vocabulary(self._vocabulary, self.channels)
 
     def _array(self, name: str) -> Any:
         path = self._files[name]
@@ -223,6 +252,11 @@ def _stem(name: str) -> str:
     return stem if dot and ending.lower() in ("jpg", "jpeg", "png", "webp", "bmp") else name
 
 
+def _plain(name: str) -> str:
+    """A name as it is compared: lower case, `coffee_mug` like `coffee mug`."""
+    return name.casefold().replace("_", " ")
+
+
 def _find(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise DataError(
@@ -263,6 +297,30 @@ def _class_names(folder: Path, classes: Sequence[str] | None) -> dict[int, str]:
             fix="correct classes.json",
         )
     return names
+
+
+def _read_vocabulary(path: Path, channels: int) -> tuple[dict[str, int], Tensor]:
+    array = read_array(path)
+    if array.ndim != 2 or array.dtype.kind != "f" or array.shape[1] != channels:
+        raise wrong_array(path, f"vectors [T, {channels}]", f"{list(array.shape)} {array.dtype}")
+    vectors = torch.from_numpy(np.array(array, np.float32))
+    if not bool((vectors.norm(dim=1) > 0).all() & torch.isfinite(vectors).all()):
+        raise wrong_array(path, "finite vectors of some length", "NaN, infinity or zero")
+    beside = path.with_suffix(".json")
+    try:
+        found: object = json.loads(beside.read_text())
+    except (OSError, ValueError) as error:
+        found = str(error)
+    if not isinstance(found, list) or len(found) != len(vectors):
+        raise DataError(
+            str(beside),
+            wanted=f"a list of {len(vectors)} names",
+            got=f"{len(found)} entries" if isinstance(found, list) else str(found)[:200],
+            fix=f"write the names of the rows of {path.name}",
+        )
+    # Later entries of the same name do not replace the first.
+    names = {_plain(str(name)): index for index, name in reversed(list(enumerate(found)))}
+    return names, nn.functional.normalize(vectors, dim=1)
 
 
 def _checked_simplex(rows: Tensor, valid: Tensor, path: Path) -> Tensor:

@@ -21,6 +21,8 @@ class Precomputed:
             `simplex`, one-hot.
         classes: Names of the label ids 0, 1, ...; by default from `classes.json` in the folder.
         ignore: Label ids that mean "not known".
+        vocabulary: Vectors of names in the space of the maps, to ask them by text: `X.npy` [T, C],
+            with the names beside it in `X.json`.
     """
 
     op: Literal["precomputed"] = "precomputed"
@@ -29,6 +31,7 @@ class Precomputed:
     space: Literal["unit", "simplex", "raw"] = "unit"
     classes: tuple[str, ...] | None = None
     ignore: tuple[int, ...] = ()
+    vocabulary: str | None = None
 
     @property
     def channels(self) -> int | None:
@@ -42,7 +45,11 @@ class Precomputed:
         from xmodal.teachers.precomputed import PrecomputedTeacher
 
         return PrecomputedTeacher(
-            Path(self.folder), space=self.space, classes=self.classes, ignore=self.ignore
+            Path(self.folder),
+            space=self.space,
+            classes=self.classes,
+            ignore=self.ignore,
+            vocabulary=None if self.vocabulary is None else Path(self.vocabulary),
         )
 
     def __call__(self, teacher: Teacher, cameras: Views[Image]) -> Views[FeatureMap] | Views[Masks]:
