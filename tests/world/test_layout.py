@@ -60,7 +60,7 @@ def test_scale_jitter_stays_in_its_range():
 
 def test_a_table_too_small_is_said():
     with pytest.raises(UsageError, match="fewer") as caught:
-        place(("computer keyboard",) * 30)
+        place(("basketball",) * 40)
     assert caught.value.exit_code == 2
 
 

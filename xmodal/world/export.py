@@ -1,7 +1,4 @@
-"""Making a world and writing it as a posed RGB-D folder with labels.
-
-Import this module only after `gl.load_mujoco()`.
-"""
+"""Making a world and writing it as a posed RGB-D folder with labels."""
 
 from __future__ import annotations
 

@@ -36,8 +36,11 @@ def gl_name() -> str:
     raise _missing("neither libEGL.so.1 nor libOSMesa.so.8 can be loaded")
 
 
-def load_mujoco() -> None:
+def load_mujoco() -> Any:
     """Import MuJoCo so that it draws without a window; `MUJOCO_GL` is left as it was.
+
+    Returns:
+        The module.
 
     Raises:
         BackendError: If MuJoCo is not installed or its OpenGL cannot be loaded.
@@ -46,7 +49,7 @@ def load_mujoco() -> None:
     before = os.environ.get("MUJOCO_GL")
     os.environ["MUJOCO_GL"] = name
     try:
-        importlib.import_module("mujoco")
+        return importlib.import_module("mujoco")
     except ModuleNotFoundError as error:
         raise BackendError(
             "MuJoCo",

@@ -121,7 +121,8 @@ def _draw(
             x, y = random.uniform(-reach, reach)
             yaw = float(random.uniform(-np.pi, np.pi))
             cos, sin = np.cos(yaw), np.sin(yaw)
-            corners = outline @ np.array([[cos, sin], [-sin, cos]]) + (x, y)
+            turn = np.array([[cos, sin], [-sin, cos]])
+            corners: Reals = np.matmul(outline, turn) + np.array([x, y])
             inside = bool((np.abs(corners) <= reach + gap_m / 2).all())
             if inside and not any(_overlap(corners, other) for other in taken):
                 taken.append(corners)

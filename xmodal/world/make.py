@@ -8,7 +8,6 @@ from pathlib import Path
 
 from xmodal.atomic import atomic_folder
 from xmodal.errors import UsageError
-from xmodal.world.gl import load_mujoco
 from xmodal.world.options import WorldOptions, check_options
 
 
@@ -38,8 +37,7 @@ def make_world(
         DataError: If the folder cannot be written.
     """
     check_options(options)
-    load_mujoco()
-    # These need MuJoCo, which must be imported by us first: it picks its OpenGL on import.
+    # Imported here because it loads MuJoCo, which takes a moment and may not be there.
     from xmodal.world.export import GENERATOR, options_json, write_world
 
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):

@@ -136,7 +136,7 @@ def lathe(
         ripple: Factor on the radius, given angle (radians) and height (metres).
         flat: Keep the edges sharp.
     """
-    outline = np.asarray(profile, float)
+    outline: Reals = np.asarray(profile, float)
     angle = np.linspace(0, 2 * np.pi, sides + 1)[None, :]
     height = np.repeat(outline[:, 1:], sides + 1, axis=1)
     radius = np.repeat(outline[:, :1], sides + 1, axis=1)
@@ -192,7 +192,7 @@ def sphere(
         [
             np.cos(latitude) * np.cos(longitude),
             np.cos(latitude) * np.sin(longitude),
-            np.sin(latitude) + 0 * longitude,
+            np.repeat(np.sin(latitude), columns + 1, axis=1),
         ],
         -1,
     )
@@ -203,10 +203,10 @@ def sphere(
 
 def torus(radius_m: float, tube_m: float, *, squash: float = 1.0) -> Mesh:
     """Make a ring lying flat; `squash` scales its height."""
-    around = np.linspace(0, 2 * np.pi, 97)[None, :]
-    across = np.linspace(0, 2 * np.pi, 41)[:, None]
+    around: Reals = np.linspace(0, 2 * np.pi, 97)[None, :]
+    across: Reals = np.linspace(0, 2 * np.pi, 41)[:, None]
     reach = radius_m + tube_m * np.cos(across)
-    height = squash * tube_m * np.sin(across) + 0 * around
+    height = np.repeat(squash * tube_m * np.sin(across), 97, axis=1)
     return surface(np.stack([reach * np.cos(around), reach * np.sin(around), height], -1))
 
 

@@ -107,7 +107,7 @@ def ring_of_hulls(outline: Sequence[tuple[Number, Number]], *, count: int = 12) 
         outline: (radius, height) corners of a convex cross-section of the wall.
         count: Number of sectors.
     """
-    cross = np.asarray(outline, float)
+    cross: Reals = np.asarray(outline, float)
     hulls: list[Hull] = []
     for k in range(count):
         ends = np.array([k, k + 1]) * 2 * np.pi / count
@@ -120,7 +120,7 @@ def ring_of_hulls(outline: Sequence[tuple[Number, Number]], *, count: int = 12) 
 
 def turned_hull(outline: Float[Reals, "P 2"] | Sequence[Vector], *, sides: int = 20) -> Hull:
     """Hull of a profile of (radius, height) turned around the z axis."""
-    profile = np.asarray(outline, float)
+    profile: Reals = np.asarray(outline, float)
     angle = np.linspace(0, 2 * np.pi, sides, endpoint=False)
     xy = profile[:, None, :1] * np.stack([np.cos(angle), np.sin(angle)], 1)[None]
     z = np.repeat(profile[:, None, 1:], sides, axis=1)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from xmodal.world.meshes import Mesh, Reals
 from xmodal.world.models import Part
@@ -69,7 +69,7 @@ def thin(
     and its neighbours go, until all are decided (Luby's maximal independent set).
     """
     rank = random.permutation(len(xyz))
-    pairs = cKDTree(xyz).query_pairs(spacing_m, output_type="ndarray").astype(np.int64)
+    pairs = KDTree(xyz).query_pairs(spacing_m, output_type="ndarray").astype(np.int64)
     first, second = np.concatenate([pairs, pairs[:, ::-1]]).T
     kept, open_ = np.zeros(len(xyz), bool), np.ones(len(xyz), bool)
     while open_.any():

@@ -1,8 +1,6 @@
 """Drawing views: supersampled colour, and depth and labels at exact pixel centres.
 
 Depth and labels are never averaged: the mean of two depths or of two labels is neither.
-
-Import this module only after `gl.load_mujoco()`.
 """
 
 from __future__ import annotations
@@ -10,7 +8,6 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any
 
-import mujoco
 import numpy as np
 from jaxtyping import Float, Float32, Int, UInt8
 from numpy.typing import NDArray
@@ -18,7 +15,7 @@ from PIL import Image
 
 from xmodal.world.gl import open_context
 from xmodal.world.meshes import Ints, Reals
-from xmodal.world.scene import CAMERA, SEEN_GROUP, SUPERSAMPLE, Scene
+from xmodal.world.scene import CAMERA, SEEN_GROUP, SUPERSAMPLE, Scene, mujoco
 from xmodal.world.textures import Bytes
 from xmodal.world.view import View
 
@@ -35,7 +32,7 @@ class ViewRenderer:
             raise ValueError(f"views of {hw} px exceed the size that the scene was built for")
         self._scene, self._hw = scene, hw
         height, width = (SUPERSAMPLE * size for size in hw)
-        self._gl = open_context(width, height)
+        self._gl: Any = open_context(width, height)
         self._gl.make_current()
         self._context: Any = mujoco.MjrContext(scene.model, mujoco.mjtFontScale.mjFONTSCALE_100)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)

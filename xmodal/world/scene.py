@@ -1,23 +1,28 @@
-"""A world in MuJoCo: built from meshes in memory, settled by simulation.
-
-Import this module only after `gl.load_mujoco()`.
-"""
+"""A world in MuJoCo: built from meshes in memory, settled by simulation."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
-import mujoco
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.spatial import ConvexHull
 
+from xmodal.world.gl import load_mujoco
 from xmodal.world.layout import Placed
 from xmodal.world.meshes import Ints, Reals
 from xmodal.world.models import Ball, Capsule, Hull, Part, Solid
 from xmodal.world.room import ROOM_HALF_M, TABLE_SIZE_M, TABLE_THICKNESS_M, TABLE_TOP_M, Surface
 from xmodal.world.view import FOV_Y_RAD
+
+# MuJoCo's binary module carries no types, so its objects are `Any`: a `Model` is an `MjModel`, a
+# `Data` an `MjData`, a `Spec` an `MjSpec`.
+mujoco: Any = load_mujoco()
+Model: TypeAlias = Any
+Data: TypeAlias = Any
+Spec: TypeAlias = Any
 
 CAMERA = "view"
 # Colour is drawn at this many times the size and averaged.
@@ -42,16 +47,14 @@ class Scene:
         owner: For every MuJoCo geom, -1 or an index into `room` followed by `placed`.
     """
 
-    model: mujoco.MjModel
-    data: mujoco.MjData
+    model: Model
+    data: Data
     room: tuple[Surface, ...]
     placed: tuple[Placed, ...]
     owner: Int[Ints, " G"]
 
 
-def build_spec(
-    room: Sequence[Surface], placed: Sequence[Placed], *, hw: tuple[int, int]
-) -> mujoco.MjSpec:
+def build_spec(room: Sequence[Surface], placed: Sequence[Placed], *, hw: tuple[int, int]) -> Spec:
     """Describe a world; a robot can be attached to the spec before it is compiled.
 
     Args:
@@ -101,7 +104,7 @@ def make_scene(room: Sequence[Surface], placed: Sequence[Placed], *, hw: tuple[i
     return Scene(model=model, data=data, room=tuple(room), placed=tuple(placed), owner=owner)
 
 
-def settle(model: mujoco.MjModel, data: mujoco.MjData) -> float:
+def settle(model: Model, data: Data) -> float:
     """Step until nothing moves, or 6 simulated seconds are over.
 
     Returns:
@@ -126,7 +129,7 @@ def object_pose(scene: Scene, index: int) -> Float[Reals, "4 4"]:
     return pose
 
 
-def _set_options(spec: mujoco.MjSpec, hw: tuple[int, int]) -> None:
+def _set_options(spec: Spec, hw: tuple[int, int]) -> None:
     spec.option.timestep = _TIMESTEP_S
     spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
     spec.option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
@@ -135,8 +138,9 @@ def _set_options(spec: mujoco.MjSpec, hw: tuple[int, int]) -> None:
     spec.stat.center = [0, 0, TABLE_TOP_M]
     visual = spec.visual
     visual.global_.offheight, visual.global_.offwidth = (SUPERSAMPLE * side for side in hw)
-    visual.quality.offsamples = 4
-    visual.quality.shadowsize = 4096
+    # No multi-sampling: colour is supersampled, depth and labels must not be averaged.
+    visual.quality.offsamples = 0
+    visual.quality.shadowsize = 2048
     visual.map.znear, visual.map.zfar = 0.02, 20.0
     # Shadows only in the middle third of the light's cone, which holds the table: further out light
     # grazes the floor, and the shadow map speckles it.
@@ -146,7 +150,7 @@ def _set_options(spec: mujoco.MjSpec, hw: tuple[int, int]) -> None:
     visual.headlight.specular = [0, 0, 0]
 
 
-def _add_lights(spec: mujoco.MjSpec) -> None:
+def _add_lights(spec: Spec) -> None:
     """A warm key light that casts shadows, and a cool fill from the other side."""
     spot, target = mujoco.mjtLightType.mjLIGHT_SPOT, np.array([0, 0, TABLE_TOP_M])
     for position, diffuse, shine in (
@@ -161,7 +165,7 @@ def _add_lights(spec: mujoco.MjSpec) -> None:
         )  # fmt: skip
 
 
-def _add_part(spec: mujoco.MjSpec, body: mujoco.MjsBody, name: str, part: Part) -> None:
+def _add_part(spec: Spec, body: Any, name: str, part: Part) -> None:
     """Add a textured surface that is seen but neither collides nor weighs anything."""
     height, width = part.texture.shape[:2]
     texture = spec.add_texture(
@@ -185,7 +189,7 @@ def _add_part(spec: mujoco.MjSpec, body: mujoco.MjsBody, name: str, part: Part) 
     )  # fmt: skip
 
 
-def _add_room_solids(spec: mujoco.MjSpec) -> None:
+def _add_room_solids(spec: Spec) -> None:
     common = {"group": SOLID_GROUP, "friction": [0.9, 0.01, 0.002]}
     add = spec.worldbody.add_geom
     add(name="solid_floor", type=mujoco.mjtGeom.mjGEOM_PLANE, size=[0, 0, 1], **common)
@@ -201,8 +205,8 @@ def _add_room_solids(spec: mujoco.MjSpec) -> None:
 
 
 def _add_solid(
-    spec: mujoco.MjSpec,
-    body: mujoco.MjsBody,
+    spec: Spec,
+    body: Any,
     name: str,
     solid: Solid,
     *,

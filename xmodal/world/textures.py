@@ -75,13 +75,13 @@ def tinted(
 
 def globe(height: int = HEIGHT, width: int = WIDTH) -> Float[Reals, "H W 3"]:
     """The unit direction that each texel of an equirectangular map stands for."""
-    latitude = np.linspace(np.pi / 2, -np.pi / 2, height)[:, None]
-    longitude = np.linspace(0, 2 * np.pi, width)[None, :]
+    latitude: Reals = np.linspace(np.pi / 2, -np.pi / 2, height)[:, None]
+    longitude: Reals = np.linspace(0, 2 * np.pi, width)[None, :]
     return np.stack(
         [
             np.cos(latitude) * np.cos(longitude),
             np.cos(latitude) * np.sin(longitude),
-            np.sin(latitude) + 0 * longitude,
+            np.repeat(np.sin(latitude), width, axis=1),
         ],
         -1,
     )

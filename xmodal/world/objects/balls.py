@@ -6,14 +6,14 @@ from itertools import combinations, product
 
 import numpy as np
 from jaxtyping import Float
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from xmodal.world import textures as tx
 from xmodal.world.meshes import Reals, sphere
 from xmodal.world.models import Ball, ObjectModel, Part
 
 # A ball is never more than a few hundred pixels wide.
-_SIZE = {"height": 256, "width": 512}
+_HEIGHT, _WIDTH = 256, 512
 
 
 def soccer_ball(variant: int = 0) -> ObjectModel:
@@ -27,7 +27,7 @@ def soccer_ball(variant: int = 0) -> ObjectModel:
         ]
     )
     centres /= np.linalg.norm(centres, axis=1, keepdims=True)
-    way = tx.globe(**_SIZE)
+    way = tx.globe(height=_HEIGHT, width=_WIDTH)
     # In-radii of the truncated icosahedron with edge 1, to its pentagons and to its hexagons.
     pentagon, hexagon = way @ corners.T / 2.3274, way @ centres.T / 2.2673
     dark = pentagon.max(-1) > hexagon.max(-1)
@@ -36,19 +36,19 @@ def soccer_ball(variant: int = 0) -> ObjectModel:
     patch = [(25, 25, 28), (30, 40, 120), (150, 25, 30)][variant % 3]
     colour = np.where(dark[..., None], np.array(patch, float), np.array([240.0, 240.0, 238.0]))
     colour[seam] = 75
-    colour += 3 * tx.noise(seed=11, **_SIZE)[..., None]
+    colour += 3 * tx.noise(seed=11, height=_HEIGHT, width=_WIDTH)[..., None]
     return _ball("soccer ball", 0.077, colour, mass_kg=0.15)
 
 
 def basketball(variant: int = 0) -> ObjectModel:
     """Orange, with two great circles and two curved seams."""
-    way = tx.globe(**_SIZE)
+    way = tx.globe(height=_HEIGHT, width=_WIDTH)
     x, y, z = way[..., 0], way[..., 1], way[..., 2]
     seam = (abs(x) < 0.022) | (abs(z) < 0.022) | (abs(y**2 - 0.55 * x**2 - 0.28) < 0.027)
     leather = [(212, 104, 40), (178, 82, 36), (226, 122, 52)][variant % 3]
     colour = (
-        tx.tinted(leather, tx.noise(seed=12, **_SIZE), 5.0)
-        + 6 * tx.speckle(seed=13, **_SIZE)[..., None]
+        tx.tinted(leather, tx.noise(seed=12, height=_HEIGHT, width=_WIDTH), 5.0)
+        + 6 * tx.speckle(seed=13, height=_HEIGHT, width=_WIDTH)[..., None]
     )
     colour[seam] = (28, 22, 20)
     return _ball("basketball", 0.095, colour, mass_kg=0.25)
@@ -66,11 +66,14 @@ def tennis_ball(variant: int = 0) -> ObjectModel:
         1,
     )
     seam /= np.linalg.norm(seam, axis=1, keepdims=True)
-    way = tx.globe(**_SIZE)
-    distance = cKDTree(seam).query(way.reshape(-1, 3))[0].reshape(way.shape[:2])
+    way = tx.globe(height=_HEIGHT, width=_WIDTH)
+    distance = KDTree(seam).query(way.reshape(-1, 3))[0].reshape(way.shape[:2])
     felt = [(200, 226, 54), (214, 230, 70), (188, 214, 48)][variant % 3]
-    fuzz = tx.speckle(seed=14, **_SIZE)[..., None]
-    colour = tx.tinted(felt, tx.noise((8, 32, 128), seed=15, **_SIZE), 8.0) + 12 * fuzz
+    fuzz = tx.speckle(seed=14, height=_HEIGHT, width=_WIDTH)[..., None]
+    colour = (
+        tx.tinted(felt, tx.noise((8, 32, 128), seed=15, height=_HEIGHT, width=_WIDTH), 8.0)
+        + 12 * fuzz
+    )
     colour = np.where(
         (distance < 0.055)[..., None], np.array([238.0, 238.0, 228.0]) + 4 * fuzz, colour
     )
@@ -82,7 +85,7 @@ def golf_ball(variant: int = 0) -> ObjectModel:
     count = 336
     k = np.arange(count) + 0.5
     polar, around = np.arccos(1 - 2 * k / count), np.pi * (1 + 5**0.5) * k
-    dimples = cKDTree(
+    dimples = KDTree(
         np.stack([np.cos(around) * np.sin(polar), np.sin(around) * np.sin(polar), np.cos(polar)], 1)
     )
 

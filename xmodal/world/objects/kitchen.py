@@ -16,16 +16,16 @@ def coffee_mug(variant: int = 0) -> ObjectModel:
     """A white mug with a coloured band, coffee in it and an open handle."""
     wall = spline(
         [
-            (0.0001, 0.004), (0.03, 0.004), (0.037, 0.008), (0.04, 0.02), (0.041, 0.06),
-            (0.041, 0.095), (0.0395, 0.0965), (0.038, 0.095), (0.0375, 0.02), (0.034, 0.010),
+            (0.0001, 0.004), (0.032, 0.004), (0.040, 0.008), (0.043, 0.02), (0.044, 0.06),
+            (0.044, 0.095), (0.0425, 0.0965), (0.041, 0.095), (0.0405, 0.02), (0.037, 0.010),
             (0.0001, 0.009),
         ],
         120,
     )  # fmt: skip
     grip = spline(
         [
-            (0.038, 0, 0.08), (0.055, 0, 0.083), (0.068, 0, 0.07), (0.069, 0, 0.045),
-            (0.058, 0, 0.03), (0.038, 0, 0.024),
+            (0.041, 0, 0.08), (0.058, 0, 0.083), (0.071, 0, 0.07), (0.072, 0, 0.045),
+            (0.061, 0, 0.03), (0.041, 0, 0.024),
         ],
         50,
     )  # fmt: skip
@@ -33,9 +33,9 @@ def coffee_mug(variant: int = 0) -> ObjectModel:
     paint = [(58, 106, 178), (190, 48, 46), (52, 128, 92)][variant % 3]
     v = tx.rise()
     glaze = np.tile(np.array(white, float), (*v.shape, 1))
-    glaze[(v > 0.2) & (v < 0.4)] = paint  # v = 0.5 is the rim
-    coffee = lathe([(0.0375, 0.08), (0.0001, 0.08)], sides=48)
-    return ObjectModel(
+    glaze[(v > 0.24) & (v < 0.34)] = paint
+    coffee = lathe([(0.0405, 0.088), (0.0001, 0.088)], sides=48)
+    model = ObjectModel(
         name="coffee mug",
         parts=(
             Part(mesh=lathe(wall, sides=72), texture=tx.finish(glaze), shine=0.4),
@@ -43,12 +43,13 @@ def coffee_mug(variant: int = 0) -> ObjectModel:
             Part(mesh=coffee, texture=tx.plain((62, 36, 20)), shine=0.4),
         ),
         solids=(
-            *ring_of_hulls([(0.034, 0.004), (0.041, 0.02), (0.041, 0.096), (0.037, 0.096)]),
-            turned_hull([(0.036, 0.004), (0.038, 0.012)]),
+            *ring_of_hulls([(0.037, 0.004), (0.044, 0.02), (0.044, 0.096), (0.040, 0.096)]),
+            turned_hull([(0.039, 0.004), (0.041, 0.012)]),
             *chain(grip[::7], 0.006),
         ),
-        mass_kg=0.32,
+        mass_kg=0.3,
     )
+    return model.scaled(1.1)
 
 
 def teapot(variant: int = 0) -> ObjectModel:
