@@ -293,8 +293,7 @@ class LiftOperator:
                 "must have as many sources as the second has targets"
             )
         crow, entry = _expand(other.crow, self.col)
-        repeats = crow.diff()
-        weight = torch.repeat_interleave(self.weight, repeats, output_size=entry.numel())
+        weight = self.weight[entry_rows(crow, entry.numel())]
         return LiftOperator(
             crow=crow[self.crow],
             col=other.col[entry],
@@ -328,7 +327,7 @@ def _expand(crow: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
     pointers = torch.zeros(index.numel() + 1, dtype=torch.int64, device=crow.device)
     torch.cumsum(length, 0, out=pointers[1:])
     total = int(pointers[-1])
-    offset = torch.repeat_interleave(start - pointers[:-1], length, output_size=total)
+    offset = (start - pointers[:-1])[entry_rows(pointers, total)]
     return pointers, offset + torch.arange(total, device=crow.device)
 
 

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from lifting.backends import entry_rows
 from lifting.operator import LiftOperator
 
 SamplingMode = Literal["bilinear", "nearest"]
@@ -93,7 +94,7 @@ def membership_taps(
     crow = torch.zeros(len(uv) + 1, dtype=torch.int64, device=uv.device)
     torch.cumsum(length, 0, out=crow[1:])
     total = int(crow[-1])
-    entry = torch.repeat_interleave(start - crow[:-1], length, output_size=total)
+    entry = (start - crow[:-1])[entry_rows(crow, total)]
     entry += torch.arange(total, device=uv.device)
     return LiftOperator(
         crow=crow,

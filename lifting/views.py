@@ -305,9 +305,10 @@ def visible_operator(
         taps = taps.scale_columns(view.row_weight)
     if view.membership is not None:
         taps = taps.mean()
+    # Not xyz[index]: torch wakes all threads for that, however few the points.
     quality = view_quality(
-        xyz[seen.index],
-        None if normals is None else normals[seen.index],
+        xyz.index_select(0, seen.index),
+        None if normals is None else normals.index_select(0, seen.index),
         view.camera,
         uv=seen.uv,
         depth_m=seen.depth_m,

@@ -13,6 +13,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -213,8 +214,13 @@ def transpose_pattern(
 
 def entry_rows(crow: Int64[Tensor, " M1"], nnz: int) -> Int64[Tensor, " nnz"]:
     """Target row of each entry of a CSR pattern."""
-    index = torch.arange(crow.numel() - 1, device=crow.device)
-    return torch.repeat_interleave(index, crow.diff(), output_size=nnz)
+    num, length = crow.numel() - 1, crow.diff()
+    if crow.device.type == "cpu":
+        # torch wakes all threads for this however short it is, and waits for them: a hundred
+        # times the cost of the work on a busy machine.
+        return torch.from_numpy(np.repeat(np.arange(num), length.numpy()))
+    index = torch.arange(num, device=crow.device)
+    return torch.repeat_interleave(index, length, output_size=nnz)
 
 
 class _CsrProduct(torch.autograd.Function):
