@@ -6,7 +6,7 @@ import torch
 from xmodal.edges.encode.embedded import Embedded
 from xmodal.errors import UsageError
 from xmodal.teachers import Teacher
-from xmodal.teachers.classifier import EfficientNetLite2, normalised
+from xmodal.teachers.classifier import EfficientNetLite2, load_network, normalised
 from xmodal.teachers.embedded import EmbeddedOptions, EmbeddedTeacher
 from xmodal.teachers.imagenet_text import class_descriptions
 from xmodal.teachers.mask_grid import GridOptions
@@ -48,10 +48,9 @@ def test_the_same_image_gives_the_same_numbers(teacher, boxes):
 
 
 def test_dense_logits_can_be_mixed_in(boxes):
-    options = EmbeddedOptions(masks=GridOptions(grid=2), dense_mix=0.35)
     mixed, plain = (
-        EmbeddedTeacher(one).encode(boxes)
-        for one in (options, EmbeddedOptions(masks=GridOptions(grid=2)))
+        EmbeddedTeacher(EmbeddedOptions(masks=GridOptions(grid=2), dense_mix=share)).encode(boxes)
+        for share in (0.35, 0.0)
     )
     assert mixed.rows.shape == plain.rows.shape
     assert not torch.allclose(mixed.rows, plain.rows, atol=1e-3)
@@ -137,9 +136,20 @@ def test_the_exported_classifier_is_the_classifier():
     net = EfficientNetLite2()
     crops = torch.randint(0, 256, (3, 260, 260, 3), dtype=torch.uint8)
     with torch.no_grad():
-        expected = net._dense(normalised(crops))
+        expected = load_network()(normalised(crops))
     assert torch.allclose(net.classify(crops), expected, atol=1e-3)
     assert net.classify(crops[:0]).shape == (0, 1000)
+
+
+def test_dense_logits_average_to_the_classifiers():
+    net, image = EfficientNetLite2(), torch.rand(3, 480, 640)
+    places = net.dense(image)
+    assert places.shape == (15, 20, 1000)
+    with torch.no_grad():
+        expected = load_network()((image[None] * 255 - 127) / 128)[0]
+    assert torch.allclose(places.mean(dim=(0, 1)), expected, atol=1e-3)
+    assert net.dense(torch.rand(3, 968, 1296)).shape == (15, 20, 1000)
+    assert net.dense(torch.rand(3, 9, 700)).shape[1] == 20
 
 
 def test_the_sentence_encoder_agrees_with_a_model_library():
@@ -167,7 +177,7 @@ def test_settings_are_part_of_the_fingerprint():
         Embedded().teacher().fingerprint,
         Embedded(grid=12).teacher().fingerprint,
         Embedded(scales=(1.0,)).teacher().fingerprint,
-        Embedded(dense_mix=0.1).teacher().fingerprint,
+        Embedded(dense_mix=0.2).teacher().fingerprint,
         Embedded(area_power=0.0).teacher().fingerprint,
         Embedded(mask_long_side=320).teacher().fingerprint,
     }

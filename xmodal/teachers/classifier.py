@@ -20,6 +20,8 @@ NUM_CLASSES = 1000
 INPUT_SIDE = 260
 # Crops classified at once: enough to keep two cores busy, small enough for their caches.
 _BATCH = 8
+# The size of the images that the share of dense logits was chosen on.
+_DENSE_LONG_SIDE = 640
 
 
 class EfficientNetLite2:
@@ -35,7 +37,7 @@ class EfficientNetLite2:
             Exported(
                 name="efficientnet_lite2",
                 version=f"{EFFICIENTNET_LITE2.sha256}/1",
-                build=lambda: (_load(), (torch.zeros(2, 3, INPUT_SIDE, INPUT_SIDE),)),
+                build=lambda: (load_network(), (torch.zeros(2, 3, INPUT_SIDE, INPUT_SIDE),)),
                 inputs=("crops",),
                 outputs=("logits",),
                 batched=("crops", "logits"),
@@ -49,18 +51,41 @@ class EfficientNetLite2:
         return torch.cat([self._crops(normalised(batch))[0] for batch in crops.split(_BATCH)])
 
     def dense(self, rgb: Float[Tensor, "3 H W"]) -> Float[Tensor, "h w 1000"]:
-        """Class logits of each place of an image, one for about 32 x 32 pixels.
+        """Class logits of each place of an image, one for about 32 x 32 of its 640 pixels.
 
-        The classifier's pooling is left out, so its last layer is read at every place.
+        The classifier's pooling is left out: its last layer is read at every place.
         """
-        net = self._dense
-        with torch.inference_mode():
-            features = net.extract_features(((rgb * 255 - 127) / 128)[None])[0]
-            return net._fc(features.permute(1, 2, 0))
+        scale = _DENSE_LONG_SIDE / max(rgb.shape[1:])
+        size = [max(INPUT_SIDE // 4, round(side * scale)) for side in rgb.shape[1:]]
+        x = nn.functional.interpolate(
+            rgb[None], size=size, mode="bilinear", antialias=True, align_corners=False
+        )
+        return self._places((x * 255 - 127) / 128)[0][0]
 
     @cached_property
-    def _dense(self) -> Any:
-        return _load()
+    def _places(self) -> OnnxModel:
+        EFFICIENTNET_LITE2.locate()
+        return OnnxModel(
+            Exported(
+                name="efficientnet_lite2_dense",
+                version=f"{EFFICIENTNET_LITE2.sha256}/1",
+                build=lambda: (_Dense(load_network()), (torch.zeros(1, 3, 480, 640),)),
+                inputs=("image",),
+                outputs=("logits",),
+                resized=("image",),
+            )
+        )
+
+
+class _Dense(nn.Module):
+    """The classifier without its pooling."""
+
+    def __init__(self, net: Any) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.net._fc(self.net.extract_features(image).permute(0, 2, 3, 1))
 
 
 def normalised(crops: UInt8[Tensor, "K s t 3"]) -> Float[Tensor, "K 3 s t"]:
@@ -68,7 +93,8 @@ def normalised(crops: UInt8[Tensor, "K s t 3"]) -> Float[Tensor, "K 3 s t"]:
     return ((crops.permute(0, 3, 1, 2).float() - 127) / 128).contiguous()
 
 
-def _load() -> nn.Module:
+def load_network() -> Any:
+    """EfficientNet-Lite2 in torch, in eval mode, with the packaged weights."""
     try:
         from efficientnet_lite_pytorch import EfficientNet
     except ImportError:

@@ -34,6 +34,12 @@ _REVISION = 1
 class EmbeddedOptions:
     """Settings of the embedded teacher; the defaults are the measured ones.
 
+    Measured on ten kitchen frames with hand-drawn boxes (50 query-frame pairs, one is 0.02) and on
+    eight views of a rendered table (mean IoU over 14 objects): scales 1, 1.3, 2 without dense
+    logits 0.73 and 0.71; these defaults 0.78 and 0.78, a third fewer crops; a 12 x 12 grid 0.65 and
+    0.70 (no dense logits). The power of the area hardly matters between 0.25 and 1; background around the mask and
+    more than 0.2 dense logits lose in the kitchen.
+
     Attributes:
         masks: Prompt grid and mask filters.
         scales: Sides of the crops, as multiples of a mask's longer side.
@@ -44,9 +50,9 @@ class EmbeddedOptions:
     """
 
     masks: GridOptions = field(default_factory=GridOptions)
-    scales: tuple[float, ...] = (1.0, 1.3, 2.0)
-    dense_mix: float = 0.0
-    area_power: float = 0.5
+    scales: tuple[float, ...] = (1.0, 2.0)
+    dense_mix: float = 0.1
+    area_power: float = 0.25
     mask_long_side: int = 256
 
 

@@ -42,6 +42,7 @@ class Exported:
         inputs: Names of the inputs.
         outputs: Names of the outputs.
         batched: Inputs and outputs whose first axis may have any length.
+        resized: Inputs [1, C, H, W] that may have any height and width.
     """
 
     name: str
@@ -49,7 +50,8 @@ class Exported:
     build: Callable[[], tuple[nn.Module, tuple[Tensor, ...]]]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    batched: tuple[str, ...]
+    batched: tuple[str, ...] = ()
+    resized: tuple[str, ...] = ()
 
 
 class OnnxModel:
@@ -116,7 +118,8 @@ def _export(what: Exported, path: Path) -> None:
             str(path),
             input_names=list(what.inputs),
             output_names=list(what.outputs),
-            dynamic_axes={name: {0: "n"} for name in what.batched},
+            dynamic_axes={name: {0: "n"} for name in what.batched}
+            | {name: {2: "h", 3: "w"} for name in what.resized},
             opset_version=_OPSET,
             dynamo=False,
         )

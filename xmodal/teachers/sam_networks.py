@@ -80,7 +80,6 @@ class PromptedSam:
                 build=lambda: (self._load().image_encoder, (_blank(),)),
                 inputs=("image",),
                 outputs=("embedding",),
-                batched=(),
             )
         )
 

@@ -31,9 +31,9 @@ class Embedded:
     op: Literal["embedded"] = "embedded"
     frozen: Literal[True] = True
     grid: int = 16
-    scales: tuple[float, ...] = (1.0, 1.3, 2.0)
-    dense_mix: float = 0.0
-    area_power: float = 0.5
+    scales: tuple[float, ...] = (1.0, 2.0)
+    dense_mix: float = 0.1
+    area_power: float = 0.25
     mask_long_side: int = 256
 
     channels: ClassVar[int] = 1000
