@@ -41,6 +41,7 @@ class SceneSettings(BaseModel):
         intrinsic_hw: Height and width the intrinsics were calibrated for, when the frames were
             resized afterwards.
         cropped: True when the principal point is off-centre because the frames are crops.
+        world: How a generated world was made (seed, options, object poses); not used in reading.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -53,6 +54,7 @@ class SceneSettings(BaseModel):
     label_ids: dict[int, str] = Field(default_factory=dict)
     intrinsic_hw: tuple[int, int] | None = None
     cropped: bool = False
+    world: dict[str, Any] | None = None
 
     @field_validator("up", mode="before")
     @classmethod

@@ -186,19 +186,23 @@ def sphere(
         columns: Meridians.
         displace: Relative change of the radius, given unit directions [..., 3].
     """
-    latitude = np.linspace(-np.pi / 2, np.pi / 2, rows)[:, None]
-    longitude = np.linspace(0, 2 * np.pi, columns + 1)[None, :]
-    out = np.stack(
-        [
-            np.cos(latitude) * np.cos(longitude),
-            np.cos(latitude) * np.sin(longitude),
-            np.repeat(np.sin(latitude), columns + 1, axis=1),
-        ],
-        -1,
+    out = directions(
+        np.linspace(-np.pi / 2, np.pi / 2, rows), np.linspace(0, 2 * np.pi, columns + 1)
     )
     out[:, -1] = out[:, 0]
     scale = np.ones(out.shape[:2]) if displace is None else 1 + displace(out)
     return surface(radius_m * scale[..., None] * out)
+
+
+def directions(
+    latitude: Float[Reals, " H"], longitude: Float[Reals, " W"]
+) -> Float[Reals, "H W 3"]:
+    """Unit vectors of a grid of latitudes and longitudes, radians."""
+    out = np.empty((len(latitude), len(longitude), 3))
+    out[..., 0] = np.outer(np.cos(latitude), np.cos(longitude))
+    out[..., 1] = np.outer(np.cos(latitude), np.sin(longitude))
+    out[..., 2] = np.sin(latitude)[:, None]
+    return out
 
 
 def torus(radius_m: float, tube_m: float, *, squash: float = 1.0) -> Mesh:

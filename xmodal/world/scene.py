@@ -140,7 +140,7 @@ def _set_options(spec: Spec, hw: tuple[int, int]) -> None:
     visual.global_.offheight, visual.global_.offwidth = (SUPERSAMPLE * side for side in hw)
     # No multi-sampling: colour is supersampled, depth and labels must not be averaged.
     visual.quality.offsamples = 0
-    visual.quality.shadowsize = 2048
+    visual.quality.shadowsize = 4096
     visual.map.znear, visual.map.zfar = 0.02, 20.0
     # Shadows only in the middle third of the light's cone, which holds the table: further out light
     # grazes the floor, and the shadow map speckles it.

@@ -14,7 +14,7 @@ from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from xmodal.world.meshes import Number, Reals, Vector
+from xmodal.world.meshes import Number, Reals, Vector, directions
 
 Bytes: TypeAlias = NDArray[np.uint8]
 Colour: TypeAlias = Vector
@@ -75,16 +75,7 @@ def tinted(
 
 def globe(height: int = HEIGHT, width: int = WIDTH) -> Float[Reals, "H W 3"]:
     """The unit direction that each texel of an equirectangular map stands for."""
-    latitude: Reals = np.linspace(np.pi / 2, -np.pi / 2, height)[:, None]
-    longitude: Reals = np.linspace(0, 2 * np.pi, width)[None, :]
-    return np.stack(
-        [
-            np.cos(latitude) * np.cos(longitude),
-            np.cos(latitude) * np.sin(longitude),
-            np.repeat(np.sin(latitude), width, axis=1),
-        ],
-        -1,
-    )
+    return directions(np.linspace(np.pi / 2, -np.pi / 2, height), np.linspace(0, 2 * np.pi, width))
 
 
 def rise(height: int = HEIGHT, width: int = WIDTH) -> Float[Reals, "H W"]:
