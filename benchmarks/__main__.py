@@ -1,10 +1,13 @@
-"""`python -m benchmarks [--json] [NAME ..]`: every benchmark, each in its own process."""
+"""`python -m benchmarks [--json] [--record] [NAME ..]`: each benchmark in its own process."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
+
+from xmodal.errors import BackendError
 
 NAMES = ("fusion", "projection", "sampling", "scatter", "voxelize", "slopes")
 
@@ -14,16 +17,44 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"from {', '.join(NAMES)}")
     parser.add_argument("--json", action="store_true", help="one JSON line per benchmark")
+    parser.add_argument(
+        "--record", action="store_true", help="write results/speed.json; runs all, implies --json"
+    )
     options = parser.parse_args()
     unknown = sorted(set(options.names) - set(NAMES))
     if unknown:
         parser.error(f"no benchmark named {', '.join(unknown)}; there are {', '.join(NAMES)}")
+    if options.record and options.names:
+        parser.error("--record measures all benchmarks in one go; leave the names out")
+    if options.record:
+        return _record()
     worst = 0
     for name in options.names or NAMES:
-        command = [sys.executable, "-m", f"benchmarks.{name}"]
-        finished = subprocess.run(command + ["--json"] * options.json, check=False)
+        finished = subprocess.run(_command(name) + ["--json"] * options.json, check=False)
         worst = max(worst, finished.returncode)
     return worst
+
+
+def _command(name: str) -> list[str]:
+    return [sys.executable, "-m", f"benchmarks.{name}"]
+
+
+def _record() -> int:
+    """Run all; write what was measured unless a benchmark failed for more than want of a peer."""
+    from benchmarks.records import write_figures  # torch: not beside benchmarks that run alone
+
+    codes: list[int] = []
+    lines: list[str] = []
+    for name in NAMES:
+        command = [*_command(name), "--json"]
+        finished = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
+        print(finished.stdout, end="", flush=True)
+        codes.append(finished.returncode)
+        lines += finished.stdout.splitlines()
+    if set(codes) <= {0, BackendError.exit_code}:
+        path = write_figures("speed", seed=0, figures=[json.loads(line) for line in lines])
+        print(f"wrote {path}", file=sys.stderr)
+    return max(codes)
 
 
 if __name__ == "__main__":

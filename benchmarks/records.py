@@ -38,7 +38,7 @@ COMMANDS: Mapping[str, str] = {
 
 Cell = str | int | float | None
 Figures = dict[str, str | int | float]
-R = TypeVar("R", bound="_Header")
+R = TypeVar("R", "JobRecord", "FigureRecord")
 
 
 class _Strict(BaseModel):
@@ -80,7 +80,6 @@ class _Header(_Strict):
     """Where a measurement comes from.
 
     Attributes:
-        name: Which; the file is `results/NAME.json`.
         date: Day it was made.
         command: What repeats it.
         machine: Where it was made, in words.
@@ -88,7 +87,6 @@ class _Header(_Strict):
         versions: Versions of the packages that the findings depend on.
     """
 
-    name: str
     date: date
     command: str
     machine: str
@@ -100,6 +98,7 @@ class JobRecord(_Header):
     """Lift, train and eval on one scene.
 
     Attributes:
+        name: Which; the file is `results/NAME.json`.
         teacher: As on the command line.
         frames: Views lifted.
         points: Points lifted to.
@@ -126,7 +125,10 @@ class JobRecord(_Header):
 
 
 class FigureRecord(_Header):
-    """Figures by name, one set for each measured thing, and tables made for showing."""
+    """Figures by name, one set for each measured thing, and tables made for showing.
+
+    The file is `results/NAME.json`.
+    """
 
     name: FigureName
     tables: tuple[TableRecord, ...] = ()

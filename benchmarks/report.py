@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.__main__ import NAMES
 from benchmarks.records import (
     COMMANDS,
     RESULTS,
@@ -192,6 +193,9 @@ def _speed(folder: Path) -> list[str]:
     rows = [row for figures in record.figures for row in _timed(figures)]
     columns = ("what", "peer", "ours", "peer's", "faster", "extra memory, ours / peer's")
     parts = [_SPEED_TEXT, _bare(Table("", columns, tuple(rows)))]
+    absent = sorted(set(NAMES) - {str(figures["name"]) for figures in record.figures})
+    if absent:
+        parts.append(f"Not measured: {', '.join(absent)}; `make bench-env` installs the peers.")
     for figures in record.figures:
         parts += _fidelity(figures) + _growth(figures)
     return [*parts, _source(record)]
