@@ -36,9 +36,10 @@ class EmbeddedOptions:
 
     Measured on ten kitchen frames with hand-drawn boxes (50 query-frame pairs, one is 0.02) and on
     eight views of a rendered table (mean IoU over 14 objects): scales 1, 1.3, 2 without dense
-    logits 0.73 and 0.71; these defaults 0.78 and 0.78, a third fewer crops; a 12 x 12 grid 0.65 and
-    0.70 (no dense logits). The power of the area hardly matters between 0.25 and 1; background around the mask and
-    more than 0.2 dense logits lose in the kitchen.
+    logits and a text temperature of 0.05 gave 0.73 and 0.71, these defaults 0.78 and 0.78 with a
+    third fewer crops, a 12 x 12 grid without dense logits 0.65 and 0.70. The power of the area
+    hardly matters between 0.25 and 1; showing the background around the mask, and more than 0.2 of
+    dense logits, lose in the kitchen. Chosen on these frames, so a little optimistic.
 
     Attributes:
         masks: Prompt grid and mask filters.
