@@ -241,7 +241,8 @@ def create_run(path: Path, fingerprint: str, *, overwrite: bool) -> Run:
                 got="a folder with other content" if path.is_dir() else "a file",
                 fix="give another --out; nothing was changed",
             )
-        if known != fingerprint and not overwrite:
+        # Without a manifest nothing in it was finished: a lift that was stopped simply starts again.
+        if known not in (None, fingerprint) and not overwrite:
             raise UsageError(
                 str(path),
                 wanted=f"an empty folder or a run with fingerprint {fingerprint[:12]}",
@@ -249,9 +250,17 @@ def create_run(path: Path, fingerprint: str, *, overwrite: bool) -> Run:
                 fix="give another --out, or --overwrite to replace it; nothing was changed",
             )
         if known != fingerprint:
-            shutil.rmtree(path)
+            _clear(path)
     path.mkdir(parents=True, exist_ok=True)
     return run
+
+
+def _clear(path: Path) -> None:
+    """Delete what a run consists of, and nothing else that somebody may have put beside it."""
+    for name in ("graph.yaml", "run.yaml", "manifest.json", "points.ply", "log.jsonl"):
+        (path / name).unlink(missing_ok=True)
+    for name in ("features", "checkpoints"):
+        shutil.rmtree(path / name, ignore_errors=True)
 
 
 def _write_half(path: Path, rows: npt.NDArray[Any], block: int = 8192) -> float:

@@ -242,3 +242,17 @@ def test_an_unfinished_run_is_refused(lifted_run: Path, tmp_path: Path) -> None:
     (copy / "manifest.json").unlink()
     with pytest.raises(DataError, match="manifest"):
         open_run(copy)
+
+
+def test_a_lift_that_was_stopped_starts_again(
+    lifted_run: Path, world: Path, label_teacher: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "stopped"
+    shutil.copytree(lifted_run, out)
+    (out / "manifest.json").unlink()
+    shutil.rmtree(out / "features")
+    request = LiftRequest(
+        source=world, out=out, teacher=label_teacher, cache=lifted_run.parent / "cache"
+    )
+    lift_run(request, silent)
+    assert Run(out).verify() == []

@@ -173,13 +173,16 @@ def lift_nodes(
         )
     values = sensor_values(graph, scene, cloud)
 
-    def wrap(_edge: Edge, teacher: Teacher, views: Views[Image]) -> Views[Any]:
-        cached = CachedViews(views, teacher, cache)
+    def wrap(edge: Edge, teacher: Teacher, views: Views[Image]) -> Views[Any]:
+        # A second instance does the work and goes, so that a gigabyte of network and scratch
+        # memory is gone before the lift begins; the first never loads its weights.
+        op: Any = edge.op
+        worker = CachedViews(views, op.teacher(), cache)
         with report(teacher.name) as progress:
-            for index in range(len(cached)):
-                cached[index]
-                progress(index + 1, len(cached))
-        return cached
+            for index in range(len(worker)):
+                worker[index]
+                progress(index + 1, len(worker))
+        return CachedViews(views, teacher, cache)
 
     def extras(edge: Edge) -> dict[str, Any]:
         width = graph.nodes[edge.target].channels or 1

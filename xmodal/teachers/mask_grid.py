@@ -24,7 +24,7 @@ class GridOptions:
         max_overlap: Of two masks with a higher IoU, only the one of higher predicted IoU stays.
         min_area: Least area, as a fraction of the image (0.0004 is 120 of 640 x 480 pixels).
         max_area: Greatest area, as a fraction of the image.
-        batch: Prompts decoded at once.
+        batch: Prompts decoded at once; more cost memory (30 MB each) and little time is gained.
     """
 
     grid: int = 16
@@ -33,7 +33,7 @@ class GridOptions:
     max_overlap: float = 0.7
     min_area: float = 0.0004
     max_area: float = 0.9
-    batch: int = 32
+    batch: int = 16
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
