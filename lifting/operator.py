@@ -216,7 +216,7 @@ class LiftOperator:
         """
         self._require_nonnegative()
         features = features.to(torch.promote_types(features.dtype, torch.float32))
-        length = torch.linalg.vector_norm(features, dim=1)
+        length = self._entry_lengths(features)
         directed = (length > 0) & length.isfinite()
         inverse = directed / torch.where(directed, length, torch.ones_like(length))
         total = self.apply(features, backend=backend)
@@ -228,7 +228,9 @@ class LiftOperator:
             sum=total,
             weight=weight,
             count=(weight > 0).to(torch.int64),
-            resultant=self.scale_columns(inverse).apply(features, backend=backend),
+            resultant=self.with_weight(self.weight.to(inverse) * inverse).apply(
+                features, backend=backend
+            ),
         )
 
     # ---- algebra --------------------------------------------------------------------------
@@ -305,6 +307,12 @@ class LiftOperator:
         """The full matrix; for looking at small operators."""
         dense = torch.zeros(self.shape, dtype=self.weight.dtype, device=self.weight.device)
         return dense.index_put((self.row, self.col), self.weight, accumulate=True)
+
+    def _entry_lengths(self, features: Tensor) -> Tensor:
+        """Length of each entry's feature."""
+        if 2 * self.nnz < self.num_sources:  # most sources are not used: leave them unread
+            return torch.linalg.vector_norm(features.index_select(0, self.col), dim=1)
+        return torch.linalg.vector_norm(features, dim=1)[self.col]
 
     def _require_nonnegative(self) -> None:
         if self.nnz and bool((self.weight.detach() < 0).any()):
