@@ -1,7 +1,7 @@
 """The twelve default objects look like what they are called to an ImageNet network.
 
-A check against regressions, not an unbiased score: the same network helped to choose the objects and
-the looks of two of them.
+A check against regressions, not an unbiased score: the same network helped to choose the objects
+and the looks of two of them.
 """
 
 import json
