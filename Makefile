@@ -7,6 +7,8 @@ BIN       := $(VENV)/bin
 PIP_FLAGS ?=
 PIP       := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS)
 PINS      := pyproject.toml constraints.txt constraints-weights.txt
+# One process per core, one thread per process: threads of several processes would fight.
+PYTEST    := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadscope
 SCENE     ?=
 TEXT      ?=
 OUT       ?= runs/demo
@@ -18,13 +20,13 @@ demo: $(VENV)/.demo apt
 	$(BIN)/xmodal demo $(if $(SCENE),"$(SCENE)") $(if $(TEXT),--text "$(TEXT)") --out "$(OUT)" --overwrite
 
 test: $(VENV)/.dev apt
-	$(BIN)/python -m pytest -q -m "not slow and not gpu and not backends" $(ARGS)
+	$(PYTEST) -m "not slow and not gpu and not backends" $(ARGS)
 
 test-slow: $(VENV)/.dev apt
-	$(BIN)/python -m pytest -q -m "slow and not gpu and not backends" $(ARGS)
+	$(PYTEST) -m "slow and not gpu and not backends" $(ARGS)
 
 test-backends: $(VENV)/.bench
-	$(BIN)/python -m pytest -q -m "backends and not gpu" $(ARGS)
+	$(PYTEST) -m "backends and not gpu" $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -241,7 +241,7 @@ def create_run(path: Path, fingerprint: str, *, overwrite: bool) -> Run:
                 got="a folder with other content" if path.is_dir() else "a file",
                 fix="give another --out; nothing was changed",
             )
-        # Without a manifest nothing in it was finished: a lift that was stopped simply starts again.
+        # Without a manifest nothing was finished: a lift that was stopped simply starts again.
         if known not in (None, fingerprint) and not overwrite:
             raise UsageError(
                 str(path),

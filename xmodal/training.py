@@ -56,6 +56,8 @@ __all__ = [
 ]
 
 Progress = Callable[[int, int], None]
+# Enough to tell a thousand directions apart.
+_START_ROWS = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,6 +165,8 @@ def fit(
     """
     loop = _Loop(students, losses, scenes, options, out)
     first = loop.state.start(resume)
+    if first == 0:
+        loop.start_from_teachers()
     began, history = time.monotonic(), list[dict[str, Any]]()
     loop.log({"event": "train", "step": first, "steps": options.steps, "seed": options.seed})
     if progress is not None:
@@ -243,6 +247,16 @@ class _Loop:
         record = {**record, "t_s": round(time.monotonic() - self.began, 3)}
         with (self.out / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
+
+    def start_from_teachers(self) -> None:
+        """Set last layers from samples of rows, where teacher and student share their columns."""
+        rng = np.random.default_rng([self.options.seed, 1])
+        for name, student in self.students.items():
+            teachers = [e.teacher for e in self.losses if e.student == name and e.net is None]
+            if teachers:
+                num = -(-_START_ROWS // len(self.scenes))
+                rows = [scene.sample_rows(teachers[0], num, rng) for scene in self.scenes]
+                student.net.start_from(torch.cat(rows))
 
     def step(self, step: int) -> dict[str, Any]:
         """One update of all students; the record for the log."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -88,6 +89,15 @@ class TrainScene:
         if len(self.centres) == 0:
             raise _unfit(index, "at least one observed point", "none that a teacher saw")
         self.inputs = {name: s.op.describe(nodes[s.cloud]) for name, s in students.items()}
+
+    def sample_rows(self, teacher: str, num: int, rng: np.random.Generator) -> Float[Tensor, "R C"]:
+        """Up to `num` of the rows that a teacher observed, in float32."""
+        points = self.nodes[teacher]
+        seen = observed(points).nonzero().squeeze(1).numpy()
+        chosen = torch.from_numpy(np.sort(rng.permutation(seen)[:num]))
+        rows = take_rows(points, chosen, "cpu").rows
+        assert rows is not None, "checked when the scene was made"
+        return rows
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from detectors.point_mlp import PointMLP
-from detectors.point_student import PointStudent, Space, VoxelStudent, to_space
+from detectors.point_student import PointStudent, VoxelStudent
+from detectors.spaces import Space, to_space
 
 
 def student(kind: str, space: Space = "raw") -> PointStudent:
@@ -96,3 +97,43 @@ def test_inputs_of_another_width_are_refused(kind: str) -> None:
 def test_a_student_must_say_how_it_encodes() -> None:
     with pytest.raises(TypeError, match="abstract"):
         PointStudent("raw")  # pyright: ignore[reportAbstractUsage]
+
+
+@KINDS
+@pytest.mark.parametrize("space", ["simplex", "unit", "raw"])
+def test_a_start_from_rows_begins_near_their_mean(kind: str, space: Space) -> None:
+    rows = to_space(torch.randn(200, 7) * 0.3 + torch.arange(7) * 0.5, space)
+    net, cold = student(kind, space), student(kind, space)
+    rows[3] = float("nan")
+    rows[4] = 0.0
+    net.start_from(rows)
+    good = torch.cat([rows[:3], rows[5:]])
+
+    def distance(of: PointStudent) -> Tensor:
+        return torch.cdist(of(*points(60)), good.mean(dim=0)[None]).mean()
+
+    assert distance(net) < 0.5 * distance(cold)
+
+
+def test_a_start_spans_the_directions_of_the_rows() -> None:
+    net = student("mlp")
+    basis = torch.linalg.qr(torch.randn(7, 2)).Q
+    net.start_from(torch.randn(500, 2) @ basis.T + 1.0)
+    leading = net.last.weight[:, :2]
+    torch.testing.assert_close(basis @ (basis.T @ leading), leading, rtol=1e-3, atol=1e-4)
+    assert net.last.weight[:, 2:7].abs().max() < 1e-3
+
+
+@pytest.mark.parametrize(
+    "rows", [torch.zeros(3, 7), torch.zeros(0, 7), torch.full((2, 7), float("inf"))]
+)
+def test_a_start_from_nothing_changes_nothing(rows: Tensor) -> None:
+    net = student("mlp", "simplex")
+    before = net.last.weight.clone()
+    net.start_from(rows)
+    assert torch.equal(net.last.weight, before)
+
+
+def test_a_start_from_rows_of_another_width_is_refused() -> None:
+    with pytest.raises(ValueError, match="7 channels, the rows have 5"):
+        student("mlp").start_from(torch.rand(10, 5))

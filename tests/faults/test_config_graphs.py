@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from xmodal.config.problems import ConfigReportError
 from xmodal.graph import load_graph
-from xmodal.problems import ConfigReportError
 
 KITCHEN = """\
 name: kitchen

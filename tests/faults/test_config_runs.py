@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from xmodal.config.problems import ConfigReportError
+from xmodal.config.runfile import check_file, load_run
 from xmodal.errors import ConfigError
-from xmodal.problems import ConfigReportError
-from xmodal.runfile import check_file, load_run
 
 ROOT = Path(__file__).parents[2]
 GRAPH = (ROOT / "configs/graphs/kitchen.yaml").read_text()

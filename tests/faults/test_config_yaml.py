@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xmodal.config import MAX_BYTES, parse_yaml, read_yaml
+from xmodal.config.problems import ConfigReportError
+from xmodal.config.reader import MAX_BYTES, parse_yaml, read_yaml
 from xmodal.errors import ConfigError
 from xmodal.graph import Graph, load_graph
-from xmodal.problems import ConfigReportError
 
 # name: (text, line, wanted, got, fix); these are noted while the rest is still checked
 NOTED = {

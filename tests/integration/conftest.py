@@ -33,13 +33,9 @@ def label_teacher(world: Path) -> str:
 
 
 @pytest.fixture(scope="session")
-def lifted_run(
-    world: Path, label_teacher: str, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def lifted_run(world: Path, label_teacher: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "lifted"
-    request = LiftRequest(
-        source=world, out=out, teacher=label_teacher, cache=out.parent / "cache"
-    )
+    request = LiftRequest(source=world, out=out, teacher=label_teacher, cache=out.parent / "cache")
     lift_run(request, silent)
     return out
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xmodal.config import parse_yaml, read_yaml, resolve, scalar_text, write_yaml
+from xmodal.config.reader import parse_yaml, read_yaml, resolve, scalar_text, write_yaml
 
 LITERALS = [
     ("1e-3", 1e-3),

@@ -364,8 +364,8 @@ def test_an_op_whose_hints_name_no_value_is_at_fault_itself() -> None:
 
 
 PROGRAMS = [
-    "from xmodal.runfile import check_file; print(check_file('configs/graphs/kitchen.yaml'))",
-    "from xmodal.schema import run_schema; run_schema()",
+    "from xmodal.config.runfile import check_file; check_file('configs/graphs/kitchen.yaml')",
+    "from xmodal.config.schema import run_schema; run_schema()",
 ]
 
 

@@ -50,7 +50,7 @@ import torch
 from lifting.cameras import Camera
 from xmodal.edges import op_names
 from xmodal.graph import Graph, load_graph
-from xmodal.schema import graph_schema
+from xmodal.config.schema import graph_schema
 from xmodal.values import Image, Points
 
 graph = load_graph(sys.argv[1])

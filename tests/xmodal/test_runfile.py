@@ -8,11 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xmodal.config import parse_yaml
-from xmodal.errors import UsageError
-from xmodal.graph import load_graph
-from xmodal.overrides import apply_overrides, parse_overrides
-from xmodal.runfile import (
+from xmodal.config.overrides import apply_overrides, parse_overrides
+from xmodal.config.reader import parse_yaml
+from xmodal.config.runfile import (
     Augmentation,
     Data,
     Evaluation,
@@ -23,6 +21,8 @@ from xmodal.runfile import (
     check_file,
     load_run,
 )
+from xmodal.errors import UsageError
+from xmodal.graph import load_graph
 
 ROOT = Path(__file__).parents[2]
 KITCHEN = ROOT / "configs/graphs/kitchen.yaml"

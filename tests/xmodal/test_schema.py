@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from xmodal.config import read_yaml
+from xmodal.config.reader import read_yaml
+from xmodal.config.runfile import load_run
+from xmodal.config.schema import graph_schema, run_schema, write_schemas
 from xmodal.edges import VERBS, op_names
-from xmodal.runfile import load_run
-from xmodal.schema import graph_schema, run_schema, write_schemas
 
 ROOT = Path(__file__).parents[2]
 GRAPHS = sorted((ROOT / "configs/graphs").glob("*.yaml"))

@@ -29,7 +29,13 @@ from xmodal.values import Points
 
 CHANNELS = 6
 OPTIONS = TrainOptions(
-    steps=6, crop_points=150, crops=2, loss_rows=60, warmup_steps=2, log_every=1, checkpoint_every=100
+    steps=6,
+    crop_points=150,
+    crops=2,
+    loss_rows=60,
+    warmup_steps=2,
+    log_every=1,
+    checkpoint_every=100,
 )
 UNET, MLP = SparseUnet(voxel_m=0.1), PointMlp(width=32, depth=2)
 

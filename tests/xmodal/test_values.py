@@ -8,7 +8,7 @@ import torch
 
 from lifting.cameras import Camera
 from xmodal import values
-from xmodal.ports import KINDS, Port, Ports, assign, describe, ports_of
+from xmodal.graph.ports import KINDS, Port, Ports, assign, describe, ports_of
 from xmodal.values import (
     Audio,
     Bev,

@@ -32,12 +32,12 @@ def check(
             fix="xmodal check configs/graphs/kitchen.yaml",
         )
     if schema is not None:
-        from xmodal.schema import write_schemas
+        from xmodal.config.schema import write_schemas
 
         for path in write_schemas(schema):
             print(path)
     if file is not None:
-        from xmodal.runfile import check_file
+        from xmodal.config.runfile import check_file
 
         print(check_file(file))
 

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 
 from xmodal.atomic import remove_leftovers, temporary_name, write_text
+from xmodal.config.runfile import Data, RunFile, load_run
 from xmodal.datasets import Scene, open_scene
 from xmodal.errors import DataError, UsageError
 from xmodal.graph import Edge, Graph
 from xmodal.ply import write_points
-from xmodal.runfile import Data, RunFile, load_run
 from xmodal.runs.log import RunLog, peak_memory_mb
 from xmodal.runs.settings import (
     TARGETS,

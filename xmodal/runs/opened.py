@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from xmodal.config.runfile import RunFile, load_run
 from xmodal.errors import UsageError
 from xmodal.ply import read_points
 from xmodal.query import Scores, ensemble, text_relevancy
-from xmodal.runfile import RunFile, load_run
 from xmodal.runs.settings import open_run_scene, teacher_edge
 from xmodal.store import Features, Run
 from xmodal.teachers.cache import TeacherCache

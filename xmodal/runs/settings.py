@@ -7,11 +7,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xmodal.config.runfile import Data, Evaluation, RunFile
 from xmodal.edges import Op, op_class, op_names
 from xmodal.errors import UsageError
 from xmodal.graph import Edge, Graph, Node
-from xmodal.ports import gives_of
-from xmodal.runfile import Data, Evaluation, RunFile
+from xmodal.graph.ports import gives_of
 
 if TYPE_CHECKING:
     from xmodal.datasets import Scene

@@ -12,12 +12,12 @@ import torch
 
 from xmodal.atomic import write_text
 from xmodal.checkpoint import checkpoints, fit_state, load_checkpoint
+from xmodal.config.runfile import RunFile, load_run
 from xmodal.crops import Augment
 from xmodal.datasets import open_scene
 from xmodal.errors import CheckpointError, DataError, UsageError
 from xmodal.inference import predict
 from xmodal.ply import read_points, write_points
-from xmodal.runfile import RunFile, load_run
 from xmodal.runs.lift import (
     LIFTED,
     LiftRequest,

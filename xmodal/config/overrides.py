@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from xmodal.config import Document, resolve
+from xmodal.config.problems import Loc, Problem, show
+from xmodal.config.reader import Document, resolve
 from xmodal.errors import UsageError
-from xmodal.graph_parts import split_arrow
-from xmodal.problems import Loc, Problem, show
+from xmodal.graph.parts import split_arrow
 
 COMMAND_LINE = 0  # the line of what came from there
 

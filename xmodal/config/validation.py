@@ -15,8 +15,8 @@ from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hin
 
 from pydantic import TypeAdapter, ValidationError
 
-from xmodal.config import Document
-from xmodal.problems import Loc, Problem, one_of, show, suggest
+from xmodal.config.problems import Loc, Problem, one_of, show, suggest
+from xmodal.config.reader import Document
 
 Settings = TypeVar("Settings")
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 from pydantic import ValidationError
 
+from xmodal.config.validation import adapter
 from xmodal.edges import op_class, op_names
-from xmodal.graph_parts import Cells, Grid, has_weights, projects
-from xmodal.graph_plan import Draft, Plan, Support, spaces, support
-from xmodal.ports import SENSORS, Kind, Misfit, assign, ports_of
-from xmodal.validation import adapter
+from xmodal.graph.parts import Cells, Grid, has_weights, projects
+from xmodal.graph.plan import Draft, Plan, Support, spaces, support
+from xmodal.graph.ports import SENSORS, Kind, Misfit, assign, ports_of
 
 
 def check_distill(plan: Plan) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypedDict, cast
 
-from xmodal.config import Document
+from xmodal.config.problems import Loc, Problem, nearest, one_of, show, suggest
+from xmodal.config.reader import Document
+from xmodal.config.validation import build
 from xmodal.edges import VERBS, Op, Verb, op_class, op_names
-from xmodal.graph_check import check
-from xmodal.graph_parts import GRAPH_NAME, NAME, Node, split_arrow
-from xmodal.graph_plan import Draft, Plan
-from xmodal.problems import Loc, Problem, nearest, one_of, show, suggest
-from xmodal.validation import build
+from xmodal.graph.check import check
+from xmodal.graph.parts import GRAPH_NAME, NAME, Node, split_arrow
+from xmodal.graph.plan import Draft, Plan
 
 SECTIONS = ("name", "nodes", *VERBS)
 

@@ -12,15 +12,15 @@ from annotated_types import Ge, Gt, Le, Len, Lt
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import core_schema
 
-from xmodal.config import Document, read_yaml, write_yaml
+from xmodal.config.overrides import Override, apply_overrides, parse_overrides
+from xmodal.config.problems import ConfigReportError, Loc, Problem, show
+from xmodal.config.reader import Document, read_yaml, write_yaml
+from xmodal.config.validation import build, dump
 from xmodal.errors import ConfigError
-from xmodal.graph import Graph, load_graph
-from xmodal.graph_file import merge, read_graph
-from xmodal.graph_parts import GRAPH_NAME
-from xmodal.overrides import Override, apply_overrides, parse_overrides
-from xmodal.ports import Kind
-from xmodal.problems import ConfigReportError, Loc, Problem, show
-from xmodal.validation import build, dump
+from xmodal.graph.file import merge, read_graph
+from xmodal.graph.graph import Graph, load_graph
+from xmodal.graph.parts import GRAPH_NAME
+from xmodal.graph.ports import Kind
 
 Format = Literal["posed_rgbd"]
 Task = Literal["segmentation", "localisation"]

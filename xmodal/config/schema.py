@@ -8,9 +8,9 @@ from typing import Any, cast
 from pydantic import TypeAdapter
 
 from xmodal.atomic import write_json
+from xmodal.config.runfile import RunFile
 from xmodal.edges import VERBS, op_union
-from xmodal.graph_parts import ARROW_PATTERN, GRAPH_NAME, NAME, Node
-from xmodal.runfile import RunFile
+from xmodal.graph.parts import ARROW_PATTERN, GRAPH_NAME, NAME, Node
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _REF = "#/$defs/{model}"

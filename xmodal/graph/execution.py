@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from xmodal.errors import DataError
-from xmodal.graph_parts import Edge
-from xmodal.ports import Kind, Misfit, assign, ports_of
+from xmodal.graph.parts import Edge
+from xmodal.graph.ports import Kind, Misfit, assign, ports_of
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from xmodal.graph import Graph
+    from xmodal.graph.graph import Graph
     from xmodal.teachers import Teacher
     from xmodal.values import Image, Value, Views
 

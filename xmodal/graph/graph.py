@@ -13,11 +13,13 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xmodal.config import read_yaml, write_yaml
+from xmodal.config.problems import ConfigReportError
+from xmodal.config.reader import read_yaml, write_yaml
+from xmodal.config.validation import dump
 from xmodal.edges import VERBS, Op
-from xmodal.graph_check import check
-from xmodal.graph_file import read_graph
-from xmodal.graph_parts import (
+from xmodal.graph.check import check
+from xmodal.graph.file import read_graph
+from xmodal.graph.parts import (
     GRAPH_NAME,
     Cells,
     Edge,
@@ -27,9 +29,7 @@ from xmodal.graph_parts import (
     projects,
     split_arrow,
 )
-from xmodal.graph_plan import Draft, Plan, spaces
-from xmodal.problems import ConfigReportError
-from xmodal.validation import dump
+from xmodal.graph.plan import Draft, Plan, spaces
 
 if TYPE_CHECKING:
     from torch import nn
@@ -188,7 +188,7 @@ class Graph:
         Raises:
             DataError: If a sensor or a module that a target needs is not given.
         """
-        from xmodal.execution import Execution
+        from xmodal.graph.execution import Execution
 
         run = Execution(
             graph=self, nets=nets or {}, teachers=teachers or {}, wrap=wrap, extras=extras
@@ -217,7 +217,7 @@ class Graph:
         Raises:
             ConfigError: With all mistakes, if there are any.
         """
-        from xmodal.config import parse_yaml
+        from xmodal.config.reader import parse_yaml
 
         return _from_document(parse_yaml(text, source))
 

@@ -17,8 +17,8 @@ from typing import Any, cast
 
 import yaml
 
+from xmodal.config.problems import ConfigReportError, Loc, Problem, show
 from xmodal.errors import ConfigError
-from xmodal.problems import ConfigReportError, Loc, Problem, show
 
 # A run file over a thousand scenes is some 100 kB; beyond this it is not a config file.
 MAX_BYTES = 1 << 20

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Gt
 
 from xmodal.edges import Op, Verb
-from xmodal.ports import Kind
+from xmodal.graph.ports import Kind
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # Names become names of folders, so they can hold no path.

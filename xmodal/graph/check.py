@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from graphlib import CycleError, TopologicalSorter
 
-from xmodal.distill_check import check_distill, check_students
+from xmodal.config.problems import Loc, one_of, suggest
 from xmodal.edges import Verb, op_class, op_names
-from xmodal.graph_parts import Cells, Grid, Node, has_teacher, op_channels
-from xmodal.graph_plan import Draft, Plan, support
-from xmodal.ports import (
+from xmodal.graph.distill_check import check_distill, check_students
+from xmodal.graph.parts import Cells, Grid, Node, has_teacher, op_channels
+from xmodal.graph.plan import Draft, Plan, support
+from xmodal.graph.ports import (
     SENSORS,
     SUPPORTED,
     Kind,
@@ -19,7 +20,6 @@ from xmodal.ports import (
     gives_of,
     ports_of,
 )
-from xmodal.problems import Loc, one_of, suggest
 
 _FEATURES: tuple[Kind, ...] = ("feature_map", "masks", "embedding", *SUPPORTED)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from xmodal.config import Document
+from xmodal.config.problems import Loc, Problem
+from xmodal.config.reader import Document
 from xmodal.edges import Op, Verb
-from xmodal.graph_parts import Cells, Grid, Node, Space, has_teacher, op_space
-from xmodal.ports import SUPPORTED, Kind
-from xmodal.problems import Loc, Problem
+from xmodal.graph.parts import Cells, Grid, Node, Space, has_teacher, op_space
+from xmodal.graph.ports import SUPPORTED, Kind
 
 Support = str | Grid | Cells
 
