@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from detectors.point_student import Encoded, PointStudent, Space
+from detectors.point_student import Encoded, PointStudent
+from detectors.spaces import Space
 
 
 class PointMLP(PointStudent):
@@ -27,7 +28,13 @@ class PointMLP(PointStudent):
         layers: list[nn.Module] = []
         for channels in [in_channels] + [width] * (depth - 1):
             layers += [nn.Linear(channels, width), nn.LayerNorm(width), nn.ReLU()]
-        self.layers = nn.Sequential(*layers, nn.Linear(width, out_channels))
+        self.layers = nn.Sequential(*layers)
+        self.output = nn.Linear(width, out_channels)
+
+    @property
+    def last(self) -> nn.Linear:
+        """The layer after the hidden ones."""
+        return self.output
 
     def encode(
         self,
@@ -42,4 +49,5 @@ class PointMLP(PointStudent):
         self, encoded: Encoded, select: Int[Tensor, " S"] | None
     ) -> Float[Tensor, "S C"]:
         """The perceptron on the selected points."""
-        return self.layers(encoded.inputs if select is None else encoded.inputs[select])
+        inputs = encoded.inputs if select is None else encoded.inputs[select]
+        return self.output(self.layers(inputs))

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn import functional
 
+from detectors.principal_start import principal_start
+from detectors.spaces import Space, to_space
 from detectors.sparse_unet import Size, SparseUNet
 from lifting.points import voxelize
 
-Space = Literal["unit", "simplex", "raw"]
 _TRUNK_CHANNELS, _HEAD_CHANNELS = 96, 128
 
 
@@ -65,6 +64,11 @@ class PointStudent(nn.Module, ABC):
             inputs: What describes each point by itself.
         """
 
+    @property
+    @abstractmethod
+    def last(self) -> nn.Linear:
+        """The last layer, which follows a layer norm and a ReLU."""
+
     @abstractmethod
     def decode_raw(
         self, encoded: Encoded, select: Int[Tensor, " S"] | None
@@ -76,6 +80,10 @@ class PointStudent(nn.Module, ABC):
     ) -> Float[Tensor, "S C"]:
         """Rows of the selected points (all when None), in the student's space."""
         return to_space(self.decode_raw(encoded, select), self.space)
+
+    def start_from(self, rows: Float[Tensor, "R C"]) -> None:
+        """Set the last layer from a sample of the teacher's rows, before the first step."""
+        principal_start(self.last, rows.to(self.last.weight.device), self.space)
 
     def forward(
         self,
@@ -111,8 +119,13 @@ class VoxelStudent(PointStudent):
             nn.Linear(_TRUNK_CHANNELS + in_channels + 3, _HEAD_CHANNELS),
             nn.LayerNorm(_HEAD_CHANNELS),
             nn.ReLU(),
-            nn.Linear(_HEAD_CHANNELS, out_channels),
         )
+        self.output = nn.Linear(_HEAD_CHANNELS, out_channels)
+
+    @property
+    def last(self) -> nn.Linear:
+        """The layer after the head."""
+        return self.output
 
     def encode(
         self,
@@ -136,11 +149,4 @@ class VoxelStudent(PointStudent):
         cell, inputs = encoded.cell, encoded.inputs
         if select is not None:
             cell, inputs = cell[select], inputs[select]
-        return self.head(torch.cat([encoded.features[cell], inputs], dim=1))
-
-
-def to_space(rows: Float[Tensor, "M C"], space: Space) -> Float[Tensor, "M C"]:
-    """Bring raw rows into a space: soft-max for `simplex`, length 1 for `unit`."""
-    if space == "simplex":
-        return rows.softmax(dim=1)
-    return functional.normalize(rows, dim=1) if space == "unit" else rows
+        return self.output(self.head(torch.cat([encoded.features[cell], inputs], dim=1)))

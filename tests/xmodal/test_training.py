@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from detectors.point_mlp import PointMLP
-from detectors.point_student import Encoded, PointStudent
+from detectors.point_student import Encoded
 from xmodal.checkpoint import checkpoints, load_checkpoint
 from xmodal.edges.distill.cosine import Cosine
 from xmodal.edges.distill.kl import Kl
@@ -440,23 +440,17 @@ def test_a_student_without_a_teacher_is_refused(tmp_path: Path) -> None:
         fit({"a": student()}, [Distill(Kl(), "lifted", "a")], [], OPTIONS, tmp_path)
 
 
-class Hungry(PointStudent):
+class Hungry(PointMLP):
     """A student that asks for more memory than there is."""
 
-    def __init__(self) -> None:
-        super().__init__("simplex")
-        self.weight = nn.Parameter(torch.zeros(1))
-
-    def encode(self, xyz: Tensor, offsets: Tensor, inputs: Tensor) -> Any:
-        return torch.empty(1 << 60, dtype=torch.uint8)
-
-    def decode_raw(self, encoded: Any, select: Tensor | None) -> Tensor:
-        return encoded
+    def encode(self, xyz: Tensor, offsets: Tensor, inputs: Tensor) -> Encoded:
+        torch.empty(1 << 60, dtype=torch.uint8)
+        return super().encode(xyz, offsets, inputs)
 
 
 def test_running_out_of_memory_is_said_in_words(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="lower crop_points") as caught:
-        train(tmp_path, Student(MLP, Hungry()))
+        train(tmp_path, Student(MLP, Hungry(5, CHANNELS, width=8, depth=1, space="simplex")))
     assert getattr(caught.value, "exit_code", None) == 5
 
 
