@@ -15,7 +15,7 @@ _BASE = (
     "rich", "plyfile", "jaxtyping",
 )  # fmt: skip
 _EXTRAS = {
-    "embedded": ("timm", "torchvision", "transformers", "mobilesam-mirror",
+    "embedded": ("timm", "torchvision", "tokenizers", "mobilesam-mirror",
                  "efficientnet-lite-pytorch", "onnx", "onnxruntime", "mujoco", "matplotlib"),
     "teachers": ("open_clip_torch", "timm", "torchvision", "segment-anything"),
     "scatter": ("torch-scatter",),

@@ -14,7 +14,7 @@ from lifting.backends.jit import jit, jit_exact
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
 
 
-@jit
+@jit_exact
 def cloud_bounds(xyz: NDArray[Any], low: NDArray[Any], high: NDArray[Any]) -> bool:
     """Write the extent of a cloud that is not empty; False if a coordinate is not finite."""
     finite = True

@@ -66,3 +66,9 @@ def test_clean_environment_runs_doctor_from_another_folder(wheel: Path, tmp_path
         text=True,
     )
     assert listed.returncode == 3, listed.stderr
+
+
+def test_configs_are_found_in_a_source_tree() -> None:
+    from xmodal.config import configs_folder
+
+    assert (configs_folder() / "graphs" / "kitchen.yaml").is_file()
