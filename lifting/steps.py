@@ -17,6 +17,7 @@ from lifting.completion import completion_operators
 from lifting.moments import Lifted
 from lifting.neighbours import nearest_neighbours
 from lifting.operator import LiftOperator
+from lifting.points import segment_operator
 
 # Numbers worked on at a time: 32 MB of float32, several per slice.
 _SLICE = 1 << 23
@@ -144,6 +145,47 @@ def smoothing_operator(
     torch.cumsum(count, 0, out=crow[1:])
     weight = torch.repeat_interleave(1 / lengths.clamp_min(1).to(torch.float32), lengths)
     return LiftOperator(crow=crow, col=observed[columns], weight=weight, num_sources=len(xyz))
+
+
+def share_segments(
+    rows: Float[Tensor, "N C"],
+    valid: Bool[Tensor, " N"],
+    segments: Int64[Tensor, " N"],
+    share: float,
+    *,
+    in_place: bool = False,
+) -> Float[Tensor, "N C"]:
+    """Move each observed point toward the mean over the observed points of its segment.
+
+    Args:
+        rows: Features.
+        valid: Which points were observed; the others neither give nor take.
+        segments: Segment of each point, -1 for points in none: they keep their rows.
+        share: How far: 0 keeps the rows, 1 gives every point of a segment the same row.
+        in_place: Overwrite `rows`.
+
+    Returns:
+        The mixed rows; rows of unobserved points as they were.
+
+    Raises:
+        ValueError: If the share lies outside [0, 1] or there is not one row and flag per point.
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"the share of a segment must lie in [0, 1], got {share}")
+    if not rows.shape[:1] == valid.shape == segments.shape:
+        raise ValueError(
+            f"{len(segments)} points need as many rows and flags, "
+            f"got {rows.shape[0]} and {valid.shape[0]}"
+        )
+    out = rows if in_place else rows.clone()
+    taking = torch.nonzero(valid & (segments >= 0)).squeeze(1)
+    if not len(taking):
+        return out
+    where = torch.where(valid, segments, torch.full_like(segments, -1))
+    means = segment_operator(where, int(segments.max()) + 1).mean().apply(rows)
+    for part in taking.split(max(1, _SLICE // max(1, rows.shape[1]))):
+        out[part] = torch.lerp(rows[part], means[segments[part]].to(rows.dtype), share)
+    return out
 
 
 def complete(

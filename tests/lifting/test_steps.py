@@ -222,3 +222,34 @@ def test_complete_with_nothing_to_fill():
 def test_complete_refuses_other_settings(k, max_distance_m):
     with pytest.raises(ValueError, match=r"neighbours|max_distance_m"):
         complete(line(0, 1), lifted([[1.0], [0]], [1, 0]), k, max_distance_m)
+
+
+def test_share_of_segments_by_hand():
+    rows = torch.tensor([[0.0], [2.0], [10.0], [6.0], [8.0]])
+    valid = torch.tensor([True, True, False, True, True])
+    segments = torch.tensor([0, 0, 0, 1, -1])
+    mixed = steps.share_segments(rows, valid, segments, 0.5)
+    # segment 0 has mean 1 over its two observed points; 1 is alone; -1 is in none
+    torch.testing.assert_close(mixed, torch.tensor([[0.5], [1.5], [10.0], [6.0], [8.0]]))
+    torch.testing.assert_close(steps.share_segments(rows, valid, segments, 0.0), rows)
+
+
+def test_share_of_segments_keeps_the_sum_over_a_segment():
+    torch.manual_seed(0)
+    rows, segments = torch.rand(60, 3), torch.randint(0, 7, (60,))
+    valid = torch.ones(60, dtype=torch.bool)
+    mixed = steps.share_segments(rows, valid, segments, 0.8)
+    for name in range(7):
+        inside = segments == name
+        torch.testing.assert_close(mixed[inside].sum(0), rows[inside].sum(0))
+    torch.testing.assert_close(
+        steps.share_segments(rows.clone(), valid, segments, 0.8, in_place=True), mixed
+    )
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
+def test_share_outside_of_its_range_is_refused(share):
+    with pytest.raises(ValueError, match="share"):
+        steps.share_segments(
+            torch.ones(2, 1), torch.ones(2).bool(), torch.zeros(2, dtype=torch.long), share
+        )

@@ -20,6 +20,10 @@ _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 # Surfaces that carry the objects: what "other" means when a scene says nothing else.
 _OTHER = ("table", "floor", "wall")
 _LOSSES = {"simplex": "kl", "unit": "cosine", "raw": "mse"}
+# Chosen on ten kitchen frames with boxes of their own, none of them among the four that are
+# reported: strict localisation 28 of 50 for single views, 28 lifted, 30 smoothed, 38 with both.
+_SMOOTH_M = 0.045
+_SEGMENT_SHARE = 0.9
 # Ops that give more than one representation to lift to come with later releases.
 TARGETS = ("points",)
 
@@ -110,9 +114,15 @@ def default_graph(name: str, op: Op, *, voxel_m: float, up: str, depth: bool = T
         },
         encode={
             "cameras -> maps": op,
-            "cloud -> student": student(voxel_m=round(1.5 * voxel_m, 6), up=up),
+            "cloud -> student": student(
+                voxel_m=round(1.5 * voxel_m, 6), inputs=("rgb", "normals", "height", "xyz"), up=up
+            ),
         },
-        lift={f"maps, {'depth, ' if depth else ''}cloud -> lifted": points()},
+        lift={
+            f"maps, {'depth, ' if depth else ''}cloud -> lifted": points(
+                smooth_m=_SMOOTH_M, segment_share=_SEGMENT_SHARE
+            )
+        },
         distill={"lifted -> student": loss()},
     )
 

@@ -38,6 +38,8 @@ class LiftPoints:
         robust: Weigh down sources that disagree with the mean, in a second pass.
         shrink: Pull toward the scene's mean as if that many further views had seen it; 0 for none.
         smooth_m: Average with observed neighbours within this distance, metres; 0 for none.
+        segment_share: Then move each point so far toward the mean of its super-point (a small patch
+            of even colour and normals); 0 for none.
         complete_k: Fill unobserved points from so many observed neighbours; 0 for none.
         complete_m: Neighbours farther than this fill nothing, metres.
     """
@@ -48,11 +50,12 @@ class LiftPoints:
     distance_m: float | None = 2.0
     grazing_power: float | None = None
     border: float | None = 0.05
-    margin_m: float = 0.01
+    margin_m: float = 0.03
     noise_sigmas: float = 3.0
     robust: bool = False
     shrink: float = 0.0
     smooth_m: float = 0.0
+    segment_share: float = 0.0
     complete_k: int = 0
     complete_m: float = 0.1
 
@@ -67,6 +70,8 @@ class LiftPoints:
                 raise ValueError(f"{name} must be 0 or more, not {value}")
         if self.border is not None and self.border > 0.5:
             raise ValueError(f"border must be at most 0.5 of the shorter side, not {self.border}")
+        if not 0 <= self.segment_share <= 1:
+            raise ValueError(f"segment_share must lie in [0, 1], not {self.segment_share}")
         if self.margin_m == 0 and self.noise_sigmas == 0:
             raise ValueError("margin_m and noise_sigmas are both 0: no depth would ever agree")
         if self.robust and self.schedule == "by_view":
@@ -95,6 +100,7 @@ class LiftPoints:
                 the normals that `grazing_power` needs, or a feature is not finite.
         """
         from lifting import steps
+        from lifting.superpoints import superpoints
         from xmodal.edges.lift.lazy_views import lazy_views
 
         self._check(cloud)
@@ -104,6 +110,11 @@ class LiftPoints:
                 lifted = steps.shrink(lifted, strength=self.shrink, in_place=True)
             if self.smooth_m > 0:
                 steps.smooth(cloud.xyz, lifted.rows, lifted.valid, self.smooth_m, in_place=True)
+            if self.segment_share > 0:
+                segments = superpoints(cloud.xyz, cloud.normals, cloud.rgb)
+                steps.share_segments(
+                    lifted.rows, lifted.valid, segments, self.segment_share, in_place=True
+                )
             if self.complete_k:
                 lifted, _ = steps.complete(cloud.xyz, lifted, self.complete_k, self.complete_m)
         except ValueError as error:
