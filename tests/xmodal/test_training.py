@@ -469,3 +469,15 @@ def test_options_that_cannot_train_are_refused(change: dict[str, Any]) -> None:
 def test_augmentation_that_is_none_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="augmentation"):
         Augment(**change)
+
+
+def test_training_leaves_the_number_of_threads_as_it_was(tmp_path: Path) -> None:
+    seen: list[int] = []
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        train(tmp_path, progress=lambda done, total: seen.append(torch.get_num_threads()))
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert set(seen[1:]) == {1}

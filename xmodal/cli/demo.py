@@ -17,6 +17,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="Seed of the world and of the training.")] = 0,
     views: Annotated[int, typer.Option(min=2, help="Views of the generated world.")] = 16,
     max_frames: Annotated[int | None, typer.Option(help="Use this many, evenly spaced.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Training steps; 250 if none.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace another run in --out.")] = False,
 ) -> None:
     """The main job from end to end, offline: lift, distill, query, evaluate, pictures.
@@ -37,6 +38,7 @@ def demo(
         seed=seed,
         num_views=views,
         max_frames=max_frames,
+        steps=steps,
         overwrite=overwrite,
     )
     demo_run(request, progress)

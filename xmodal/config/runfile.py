@@ -93,8 +93,9 @@ class Optimiser:
 
     Attributes:
         steps: Number of updates.
-        crop_points: Points of a crop; bounds memory and time of a step.
-        loss_rows: Points of a crop that are compared with the teacher.
+        crop_points: Points of all crops of a step together; bounds its memory and time.
+        crops: Places of the scene that a step sees.
+        loss_rows: Points of the crops that are compared with the teacher.
         lr: Peak learning rate.
         warmup_steps: Updates of the warm-up; all of them where there are fewer.
         weight_decay: Of matrices and kernels.
@@ -103,12 +104,14 @@ class Optimiser:
         log_every: Steps between records in the log.
         checkpoint_every: Steps between checkpoints; there is always one at the end.
         keep_checkpoints: How many of the newest checkpoints stay.
+        threads: Threads of one operation on the CPU; 0 for torch's own setting.
     """
 
-    steps: Count = 600
+    steps: Count = 800
     crop_points: Count = 16384
+    crops: Count = 4
     loss_rows: Count = 4096
-    lr: Annotated[float, Gt(0)] = 2e-3
+    lr: Annotated[float, Gt(0)] = 1e-2
     warmup_steps: Annotated[int, Ge(0)] = 30
     weight_decay: Amount = 0.01
     grad_clip: Annotated[float, Gt(0)] = 1.0
@@ -116,6 +119,7 @@ class Optimiser:
     log_every: Count = 10
     checkpoint_every: Count = 200
     keep_checkpoints: Count = 2
+    threads: Annotated[int, Ge(0)] = 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,7 +29,9 @@ from xmodal.runs.train import TrainRequest, train_run
 
 Reporter = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
 
-# Things of the generated world that read well in one figure: a handle, a fruit, a bottle.
+# A third of the default: the demo's world is small, and its whole run should take minutes.
+_STEPS = 250
+# Things of the generated world that read well in one figure: a handle, a fruit, a spout.
 _FIGURE_TEXTS = ("coffee mug", "banana", "teapot")
 
 
@@ -72,7 +74,7 @@ def demo_run(request: DemoRequest, report: Reporter) -> None:
     )
     _say(lift_run(lift, report).summary())
     _say("2/4 distill it into a network that sees only points")
-    overrides = () if request.steps is None else (f"optimiser.steps={request.steps}",)
+    overrides = (f"optimiser.steps={request.steps or _STEPS}",)
     train = TrainRequest(
         runfile=request.out / "run.yaml", out=request.out, overrides=overrides, again=True
     )

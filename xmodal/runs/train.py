@@ -177,6 +177,7 @@ def train_options(spec: RunFile) -> TrainOptions:
     return TrainOptions(
         steps=o.steps,
         crop_points=o.crop_points,
+        crops=o.crops,
         loss_rows=o.loss_rows,
         lr=o.lr,
         warmup_steps=min(o.warmup_steps, o.steps),
@@ -194,6 +195,7 @@ def train_options(spec: RunFile) -> TrainOptions:
         log_every=o.log_every,
         checkpoint_every=o.checkpoint_every,
         keep_checkpoints=o.keep_checkpoints,
+        threads=o.threads,
     )
 
 
