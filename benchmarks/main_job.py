@@ -52,11 +52,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.main_job")
     parser.add_argument("name", choices=sorted(JOBS))
     parser.add_argument("--out", type=Path, help="RUN folder; a temporary one if none")
+    parser.add_argument("--of", type=Path, help="record this finished RUN instead of making one")
     options = parser.parse_args()
     job = JOBS[options.name]
     with tempfile.TemporaryDirectory() as scratch:
-        out = options.out or Path(scratch) / "run"
-        record = measure(job, scene_of(job, Path(scratch)), out)
+        if options.of is not None:
+            record = describe(job, options.of, cost_in_manifest(options.of))
+        else:
+            out = options.out or Path(scratch) / "run"
+            record = measure(job, scene_of(job, Path(scratch)), out)
     record["name"] = options.name
     record["command"] = f"python -m benchmarks.main_job {options.name}"
     RESULTS.mkdir(exist_ok=True)
@@ -88,6 +92,20 @@ def measure(job: Job, scene: Path, out: Path) -> dict[str, Any]:
     lift = verb("lift", scene, "--teacher", job.teacher, "--out", out, *job.options)
     train = verb("train", out / "run.yaml", "--out", out)
     scored = verb("eval", out)
+    return describe(job, out, {"lift": lift, "train": train, "eval": scored})
+
+
+def cost_in_manifest(out: Path) -> dict[str, dict[str, float]]:
+    """What a finished run says that it cost; its lift may have found teacher output cached."""
+    manifest = Run(out).manifest()
+    return {
+        name: {"seconds": manifest[f"{verb}_seconds"], "peak_mb": manifest[f"{verb}_peak_mb"]}
+        for verb, name in (("lift", "lift, teacher output cached"), ("train", "train"))
+    }
+
+
+def describe(job: Job, out: Path, cost: dict[str, dict[str, float]]) -> dict[str, Any]:
+    """The record of a run that was lifted, trained and evaluated."""
     manifest = Run(out).manifest()
     return {
         "date": datetime.now(tz=UTC).date().isoformat(),
@@ -98,7 +116,7 @@ def measure(job: Job, scene: Path, out: Path) -> dict[str, Any]:
         "frames": manifest["frames"],
         "points": Run(out).features("lifted").info.num_points,
         "student_cosine": manifest["student_cosine"],
-        "cost": {"lift": lift, "train": train, "eval": scored},
+        "cost": cost,
         "tables": {name: read_table(out / f"{name}.csv") for name in job.tables},
     }
 

@@ -165,4 +165,4 @@ def test_a_summary_names_what_a_run_does() -> None:
     text = str(check_file(ROOT / "configs/runs/kitchen.yaml"))
     assert "cameras -> maps: embedded  ->  masks x 1000, teacher" in text
     assert "data/7scenes_redkitchen (posed_rgbd)" in text
-    assert "600 steps, lr 0.002, seed 0" in text
+    assert "800 steps, lr 0.01, seed 0" in text
