@@ -37,7 +37,9 @@ OPTIONS = TrainOptions(
     log_every=1,
     checkpoint_every=100,
 )
-UNET, MLP = SparseUnet(voxel_m=0.1), PointMlp(width=32, depth=2)
+LOCAL = ("rgb", "normals", "height")
+UNET = SparseUnet(voxel_m=0.1, inputs=LOCAL)
+MLP = PointMlp(width=32, depth=2, inputs=LOCAL)
 
 
 def room(num: int = 400, seed: int = 0) -> dict[str, Points]:
@@ -356,7 +358,7 @@ def test_other_options_are_not_resumed(tmp_path: Path, change: Any, named: str) 
 def test_another_student_is_not_resumed(tmp_path: Path) -> None:
     train(tmp_path)
     with pytest.raises(UsageError, match="width=16"):
-        train(tmp_path, student(PointMlp(width=16, depth=2)), resume=True)
+        train(tmp_path, student(PointMlp(width=16, depth=2, inputs=LOCAL)), resume=True)
 
 
 def test_another_scene_is_not_resumed(tmp_path: Path) -> None:

@@ -22,13 +22,15 @@ class SparseUnet:
         size: `tiny` (3.6 M weights), `small` (13 M) or `base` (60 M).
         voxel_m: Side of a voxel, metres. Points inside a voxel still differ by their own inputs.
         inputs: What each point brings: `rgb`, `normals`, `height`, `xyz` (see `describe_points`).
+            With `xyz` a student knows one room by heart; for one that works in other rooms, leave
+            it out and train on many scenes.
         up: Axis of the world frame that points up.
     """
 
     op: Literal["sparse_unet"] = "sparse_unet"
     size: Literal["tiny", "small", "base"] = "tiny"
     voxel_m: float = 0.03
-    inputs: tuple[PointInput, ...] = ("rgb", "normals", "height")
+    inputs: tuple[PointInput, ...] = ("rgb", "normals", "height", "xyz")
     up: Up = "z"
 
     def __post_init__(self) -> None:
