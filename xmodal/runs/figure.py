@@ -71,7 +71,7 @@ def write_figure(path: Path, rows: Sequence[Row], title: str) -> None:
     figure = Figure(figsize=(width * len(heads) + 0.4, height * len(rows) + 1.1), dpi=110)
     FigureCanvasAgg(figure)
     grid = figure.subplots(len(rows), len(heads), squeeze=False)
-    for line, row in zip(grid, rows, strict=True):
+    for number, (line, row) in enumerate(zip(grid, rows, strict=True)):
         pictures = [row.rgb, *(overlay(row.rgb, value) for value in row.shown.values())]
         if with_truth:
             pictures.append(_truth_picture(row))
@@ -79,7 +79,7 @@ def write_figure(path: Path, rows: Sequence[Row], title: str) -> None:
             axis.imshow(picture)
             axis.set_xticks([])
             axis.set_yticks([])
-            if line is grid[0]:
+            if number == 0:
                 axis.set_title(head, fontsize=12)
         line[0].set_ylabel(f'"{row.text}"', fontsize=13)
     _scale_bar(figure)
