@@ -12,8 +12,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from xmodal.checkpoint import load_checkpoint, save_checkpoint
 from xmodal.errors import CheckpointError
+from xmodal.train.checkpoint import load_checkpoint, save_checkpoint
 
 NAMES = ("net/bias", "net/weight", "optimiser/net/weight/exp_avg", "rng/torch")
 

@@ -16,14 +16,14 @@ import pytest
 import torch
 
 from xmodal.atomic import atomic_folder, atomic_path, remove_leftovers, write_bytes, write_json
-from xmodal.checkpoint import (
+from xmodal.errors import CheckpointError, DataError
+from xmodal.train.checkpoint import (
     checkpoint_path,
     checkpoints,
     load_checkpoint,
     prune_checkpoints,
     save_checkpoint,
 )
-from xmodal.errors import CheckpointError, DataError
 
 
 @contextmanager

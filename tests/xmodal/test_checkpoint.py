@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from xmodal.checkpoint import (
+from xmodal.errors import CheckpointError
+from xmodal.train.checkpoint import (
     SCHEMA,
     checkpoint_path,
     checkpoints,
@@ -19,7 +20,6 @@ from xmodal.checkpoint import (
     prune_checkpoints,
     save_checkpoint,
 )
-from xmodal.errors import CheckpointError
 
 
 def net(width: int = 3) -> nn.Module:

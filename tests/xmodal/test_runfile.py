@@ -80,8 +80,8 @@ def test_a_run_file_written_and_read_is_the_same(
 
 def test_the_optimiser_is_what_training_takes() -> None:
     """The run file keeps these settings where torch is not needed; they must not drift apart."""
-    from xmodal.crops import Augment
-    from xmodal.training import TrainOptions
+    from xmodal.train.crops import Augment
+    from xmodal.train.loop import TrainOptions
 
     own = {f.name: getattr(Optimiser(), f.name) for f in fields(Optimiser) if f.name != "augment"}
     theirs = {f.name: getattr(TrainOptions(), f.name) for f in fields(TrainOptions)}

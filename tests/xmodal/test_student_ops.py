@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from xmodal.crops import Augment, nearest
 from xmodal.edges.distill.cosine import Cosine
 from xmodal.edges.distill.kl import Kl
 from xmodal.edges.distill.mse import Mse
@@ -19,6 +18,7 @@ from xmodal.edges.encode.point_mlp import PointMlp
 from xmodal.edges.encode.sparse_unet import SparseUnet
 from xmodal.errors import ConfigError, DataError
 from xmodal.point_inputs import describe_points, input_channels
+from xmodal.train.crops import Augment, nearest
 from xmodal.values import Points
 
 ALL = ("rgb", "normals", "height", "xyz")

@@ -17,14 +17,14 @@ from torch import Tensor, nn
 
 from detectors.point_mlp import PointMLP
 from detectors.point_student import Encoded
-from xmodal.checkpoint import checkpoints, load_checkpoint
 from xmodal.edges.distill.cosine import Cosine
 from xmodal.edges.distill.kl import Kl
 from xmodal.edges.distill.mse import Mse
 from xmodal.edges.encode.point_mlp import PointMlp
 from xmodal.edges.encode.sparse_unet import SparseUnet
 from xmodal.errors import CheckpointError, DataError, UsageError
-from xmodal.training import Augment, Distill, Student, TrainOptions, fit, predict
+from xmodal.train.checkpoint import checkpoints, load_checkpoint
+from xmodal.train.loop import Augment, Distill, Student, TrainOptions, fit, predict
 from xmodal.values import Points
 
 CHANNELS = 6

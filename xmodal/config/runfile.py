@@ -77,7 +77,7 @@ class Splits:
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """What training varies from crop to crop; see `xmodal.crops.Augment`."""
+    """What training varies from crop to crop; see `xmodal.train.crops.Augment`."""
 
     shift: bool = True
     rotate_rad: Amount = 0.0

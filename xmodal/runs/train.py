@@ -11,12 +11,9 @@ import numpy as np
 import torch
 
 from xmodal.atomic import write_text
-from xmodal.checkpoint import checkpoints, fit_state, load_checkpoint
 from xmodal.config.runfile import RunFile, load_run
-from xmodal.crops import Augment
 from xmodal.datasets import open_scene
 from xmodal.errors import CheckpointError, DataError, UsageError
-from xmodal.inference import predict
 from xmodal.ply import read_points, write_points
 from xmodal.runs.lift import (
     LIFTED,
@@ -30,7 +27,10 @@ from xmodal.runs.lift import (
 from xmodal.runs.log import RunLog, peak_memory_mb
 from xmodal.runs.settings import open_run_scene
 from xmodal.store import FeatureInfo, Features, Run, create_run, fingerprint_of
-from xmodal.training import Distill, Student, TrainOptions, fit
+from xmodal.train.checkpoint import checkpoints, fit_state, load_checkpoint
+from xmodal.train.crops import Augment
+from xmodal.train.inference import predict
+from xmodal.train.loop import Distill, Student, TrainOptions, fit
 from xmodal.values import Points
 
 if TYPE_CHECKING:

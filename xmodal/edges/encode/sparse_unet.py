@@ -59,6 +59,6 @@ class SparseUnet:
 
     def __call__(self, net: PointStudent, cloud: Points) -> Points:
         """Rows of every point of the cloud, in the network's space; differentiable."""
-        from xmodal.inference import run_student
+        from xmodal.train.inference import run_student
 
         return run_student(net, cloud, self.describe(cloud))

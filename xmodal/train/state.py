@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from xmodal.atomic import remove_leftovers
-from xmodal.checkpoint import (
+from xmodal.errors import CheckpointError, UsageError
+from xmodal.train.checkpoint import (
     Checkpoint,
     checkpoint_path,
     checkpoints,
@@ -21,7 +22,6 @@ from xmodal.checkpoint import (
     prune_checkpoints,
     save_checkpoint,
 )
-from xmodal.errors import CheckpointError, UsageError
 
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 

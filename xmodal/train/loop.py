@@ -23,13 +23,10 @@ import torch
 from torch import Tensor, nn
 
 from xmodal.atomic import write_json
-from xmodal.checkpoint import checkpoint_path
-from xmodal.crops import Augment, nearest
 from xmodal.errors import BackendError, DataError, UsageError
-from xmodal.inference import StudentOp, predict, run_student
-from xmodal.stopping import StopSignals
-from xmodal.threads import torch_threads
-from xmodal.training_data import (
+from xmodal.train.checkpoint import checkpoint_path
+from xmodal.train.crops import Augment, nearest
+from xmodal.train.data import (
     Batch,
     Distill,
     DistillOp,
@@ -40,7 +37,10 @@ from xmodal.training_data import (
     bad_rows,
     take_rows,
 )
-from xmodal.training_state import TrainingState
+from xmodal.train.inference import StudentOp, predict, run_student
+from xmodal.train.state import TrainingState
+from xmodal.train.stopping import StopSignals
+from xmodal.train.threads import torch_threads
 from xmodal.values import Points
 
 __all__ = [

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from detectors.point_student import PointStudent
 from xmodal.errors import DataError
-from xmodal.inference import StudentOp, observed
+from xmodal.train.inference import StudentOp, observed
 from xmodal.values import Points
 
 

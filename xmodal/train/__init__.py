@@ -1,0 +1,1 @@
+"""Training and using students: one resumable loop, crops, checkpoints, inference."""
