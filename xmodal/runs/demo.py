@@ -109,7 +109,7 @@ def _world(request: DemoRequest, report: Reporter) -> Path:
 def _texts(opened: OpenedRun) -> tuple[str, ...]:
     """Names of the generated world's objects, the ones of the figure first."""
     labels = opened.scene.labels()
-    names = () if labels is None else object_names(opened, labels)
+    names = () if labels is None else object_names(labels)
     first = [name for name in _FIGURE_TEXTS if name in names]
     return tuple(first + [name for name in names if name not in first])
 

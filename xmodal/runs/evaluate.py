@@ -32,6 +32,8 @@ from xmodal.runs.query import pixel_taps
 from xmodal.store import load_array
 
 Task = Literal["segmentation", "localisation"]
+# Not objects to be told apart unless `evaluation.names` lists them.
+SURFACES = ("floor", "wall", "ceiling", "table")
 Ids = npt.NDArray[np.int64]
 
 
@@ -108,7 +110,7 @@ def segmentation_tables(opened: OpenedRun, scene: Scene, request: EvalRequest) -
             fix="give a labelled scene with --data",
         )
     truth = truth_on(opened, scene, labels)
-    names = opened.spec.evaluation.names or object_names(opened, labels)
+    names = opened.spec.evaluation.names or object_names(labels)
     ids = named_truth(truth, labels, names)
     tables: dict[str, npt.NDArray[np.int64]] = {}
     if request.scores or request.labels:
@@ -139,11 +141,11 @@ def iou_table(tables: Mapping[str, npt.NDArray[np.int64]], names: Sequence[str])
     return Table(title, ("object", *tables), tuple(rows))
 
 
-def object_names(opened: OpenedRun, labels: Labels) -> tuple[str, ...]:
-    """Classes that occur in the scene, without those that `evaluation.other` stands for."""
+def object_names(labels: Labels) -> tuple[str, ...]:
+    """Classes that occur in the scene, without the surfaces that carry the objects."""
     occurring = np.unique(labels.ids.numpy())
     names = [labels.classes[i] for i in occurring if i >= 0]
-    return tuple(name for name in names if name not in opened.spec.evaluation.other)
+    return tuple(name for name in names if name not in SURFACES)
 
 
 def truth_on(opened: OpenedRun, scene: Scene, labels: Labels) -> Ids:
@@ -169,8 +171,24 @@ def named_truth(truth: Ids, labels: Labels, names: Sequence[str]) -> Ids:
 
 def predict(opened: OpenedRun, source: str, names: Sequence[str]) -> Ids:
     """Class of every point: arg-max over the names and "other"."""
-    scores = opened.relevancy(source, [*names, *opened.spec.evaluation.other])
+    scores = opened.relevancy(source, [*names, *others(opened, names)])
     return _assign(scores, len(names))
+
+
+def others(opened: OpenedRun, names: Sequence[str]) -> list[str]:
+    """Texts that stand for everything else: those of the run file that are not named objects.
+
+    A teacher with a closed list of classes knows only some of them; the others are left out.
+    """
+    known: list[str] = []
+    for text in opened.spec.evaluation.other:
+        try:
+            opened.teacher.encode_text([text])
+        except UsageError:
+            continue
+        if text not in names:
+            known.append(text)
+    return known
 
 
 def _assign(scores: Scores, num_names: int) -> Ids:
@@ -179,7 +197,7 @@ def _assign(scores: Scores, num_names: int) -> Ids:
 
 def single_view_confusion(opened: OpenedRun, ids: Ids, names: Sequence[str]) -> Ids:
     """Every (view, visible point) pair, judged by that view's teacher output alone."""
-    texts = [*names, *opened.spec.evaluation.other]
+    texts = [*names, *others(opened, names)]
     xyz = opened.cloud.xyz
     total = np.zeros((len(names) + 1, len(names) + 1), dtype=np.int64)
     for index in range(len(opened.scene.images)):
