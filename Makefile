@@ -5,7 +5,7 @@ PYTHON    ?= $(shell command -v python3.11 || command -v python3.12 || command -
 VENV      := .venv
 BIN       := $(VENV)/bin
 PIP_FLAGS ?=
-PIP       := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS)
+PIP       := $(BIN)/python -m pip install -qq --disable-pip-version-check $(PIP_FLAGS)
 PINS      := pyproject.toml constraints.txt constraints-weights.txt
 # One process per core, one thread per process: threads of several processes would fight.
 PYTEST    := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadscope

@@ -210,6 +210,8 @@ def _number(text: str) -> str | int | float:
     """The number that a cell of a csv file holds, or the cell."""
     if text == "-":
         return math.nan
+    if len(text) > 1 and text[0] == "0" and text.isdigit():
+        return text  # a frame's name
     for kind in (int, float):
         try:
             return kind(text)
