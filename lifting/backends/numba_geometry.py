@@ -23,9 +23,7 @@ _CHUNK = 1024
 
 
 @jit_exact
-def _camera_point(  # pragma: no cover  # compiled; compared with torch in tests
-    px: float, py: float, pz: float, camera: Any
-) -> tuple[float, float, float]:
+def _camera_point(px: float, py: float, pz: float, camera: Any) -> tuple[float, float, float]:
     """World point in camera axes."""
     px -= camera[9]
     py -= camera[10]
@@ -37,9 +35,7 @@ def _camera_point(  # pragma: no cover  # compiled; compared with torch in tests
 
 
 @jit_exact
-def _pixel(  # pragma: no cover  # compiled; compared with torch in tests
-    x: float, y: float, z: float, camera: Any
-) -> tuple[float, float]:
+def _pixel(x: float, y: float, z: float, camera: Any) -> tuple[float, float]:
     """Pixel of a point in camera axes.
 
     NaN, which fails every comparison, behind the camera and outside the valid radius.
@@ -71,9 +67,7 @@ def _pixel(  # pragma: no cover  # compiled; compared with torch in tests
 
 
 @jit_exact
-def _slope(  # pragma: no cover  # compiled; compared with torch in tests
-    here: float, before: float, after: float
-) -> float:
+def _slope(here: float, before: float, after: float) -> float:
     """Depth change per pixel along one axis: the smaller side, so that an edge does not count."""
     slope = math.inf
     if before > 0 and before < math.inf:
@@ -84,9 +78,7 @@ def _slope(  # pragma: no cover  # compiled; compared with torch in tests
 
 
 @jit_exact
-def _agrees(  # pragma: no cover  # compiled; compared with torch in tests
-    z: float, depth: Any, u: float, v: float, focal: float, noise: Any
-) -> bool:
+def _agrees(z: float, depth: Any, u: float, v: float, focal: float, noise: Any) -> bool:
     """Whether the reading at a pixel confirms depth z; `noise` is `DepthNoise.parameters`."""
     height, width = depth.shape
     if not (u >= 0 and u < width and v >= 0 and v < height):
@@ -113,9 +105,7 @@ def _agrees(  # pragma: no cover  # compiled; compared with torch in tests
 
 
 @jit_exact
-def _cull(  # pragma: no cover  # compiled; compared with torch in tests
-    xyz: Any, camera: Any, inside: Any
-) -> None:
+def _cull(xyz: Any, camera: Any, inside: Any) -> None:
     """Signed measure of each point against the view's four side planes; negative is outside.
 
     No branch and no division, so that it runs in vector instructions. Local copies of the planes,
@@ -131,7 +121,7 @@ def _cull(  # pragma: no cover  # compiled; compared with torch in tests
 
 
 @jit_exact
-def visible_points(  # pragma: no cover  # compiled; compared with torch in tests
+def visible_points(
     xyz: Any, camera: Any, depth: Any, depth_camera: Any, noise: Any, index: Any, uvz: Any
 ) -> int:
     """Write the visible points' indices and (u, v, z); return how many there are.
@@ -178,9 +168,7 @@ def visible_points(  # pragma: no cover  # compiled; compared with torch in test
 
 
 @jit_exact
-def splat(  # pragma: no cover  # compiled; compared with torch in tests
-    xyz: Any, camera: Any, radius_m: float, max_radius_px: float, depth: Any
-) -> None:
+def splat(xyz: Any, camera: Any, radius_m: float, max_radius_px: float, depth: Any) -> None:
     """Draw every point as a disc that faces the camera; `depth` keeps the nearest."""
     height, width = depth.shape
     for i in range(xyz.shape[0]):
@@ -203,7 +191,7 @@ def splat(  # pragma: no cover  # compiled; compared with torch in tests
 
 
 @jit_exact
-def bilinear_taps(  # pragma: no cover  # compiled; compared with torch in tests
+def bilinear_taps(
     uv: Any, image_hw: tuple[int, int], grid_hw: tuple[int, int], col: Any, weight: Any
 ) -> None:
     """Four grid cells and their weights for each pixel; all weights 0 outside the image."""
@@ -224,7 +212,7 @@ def bilinear_taps(  # pragma: no cover  # compiled; compared with torch in tests
 
 
 @jit_exact
-def view_quality(  # pragma: no cover  # compiled; compared with torch in tests
+def view_quality(
     xyz: Any, normals: Any, camera: Any, uv: Any, depth_m: Any, options: Any, weight: Any
 ) -> None:
     """Distance x grazing x border; `options` is (distance_m, grazing power, border fraction)."""
