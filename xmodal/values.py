@@ -76,7 +76,9 @@ class Points:
     """Points in the world frame, metres, with or without features.
 
     Samples are concatenated; `offsets [B + 1]` marks them. `weight` is coverage (sum of lift
-    weights) and `valid` is False where nothing was observed.
+    weights) and `valid` is False where nothing was observed. `segments` says which super-point or
+    3D mask a point belongs to, -1 for none. `masked` is True where a student did not get to see the
+    point's inputs.
     """
 
     xyz: Float[Tensor, "M 3"]
@@ -88,6 +90,30 @@ class Points:
     weight: Float[Tensor, " M"] | None = None
     num_views: Int[Tensor, " M"] | None = None
     disagreement: Float[Tensor, " M"] | None = None
+    segments: Int[Tensor, " M"] | None = None
+    masked: Bool[Tensor, " M"] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PointSets:
+    """Sets of points of one cloud, each with one feature row; a point may be in many sets or none.
+
+    A 2D mask seen in 3D, the part of a scene that one view shows, a thing that a caption tells of.
+    `membership` has one row per set and one column per point of the cloud, with raw weights.
+    """
+
+    rows: Float[Tensor, "M C"]
+    valid: Bool[Tensor, " M"]
+    weight: Float[Tensor, " M"]
+    membership: LiftOperator
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Labels:
+    """Class of every point of a cloud: an index into `classes`, -1 where unknown."""
+
+    ids: Int[Tensor, " N"]
+    classes: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -209,6 +235,8 @@ Value = (
     | FeatureMap
     | Masks
     | Points
+    | PointSets
+    | Labels
     | Voxels
     | Bev
     | Gaussians

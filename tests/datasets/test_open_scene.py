@@ -178,7 +178,7 @@ def test_labels_follow_the_points_that_are_kept(scene_folder, write_json):
     assert scene.report.dropped_points == 2
     assert labels.ids.tolist() == np.delete(ids, [3, 7]).tolist()
     assert labels.ids.dtype == torch.int32
-    assert labels.classes == ["wall", "mug", "chair"]
+    assert labels.classes == ("wall", "mug", "chair")
 
 
 def test_classes_may_be_a_mapping_or_label_ids(scene_folder, write_json):

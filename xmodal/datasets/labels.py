@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int32
 from numpy.typing import NDArray
-from torch import Tensor
 
 from xmodal.datasets.settings import SceneSettings, read_json
 from xmodal.errors import DataError
 from xmodal.ply import PlyCloud, read_points
+from xmodal.values import Labels
 
 NYU40 = [
     "wall",
@@ -62,14 +60,6 @@ NYU40 = [
 """Names of the labels 1 to 40 in ScanNet's `*.labels.ply`; 0 is unannotated."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Labels:
-    """Class of every point of a scene's cloud: an index into `classes`, -1 where unknown."""
-
-    ids: Int32[Tensor, " N"]
-    classes: list[str]
-
-
 def read_labels(root: Path, settings: SceneSettings, cloud: PlyCloud) -> Labels | None:
     """Read the labels of the given points, in their order after bad points were dropped.
 
@@ -112,7 +102,7 @@ def _named(ids: NDArray[np.int64], names: Mapping[int, str], source: Path) -> La
         shown = ", ".join(str(i) for i in unnamed[:5])
         raise _wrong(source, "ids that classes.json names", f"the id {shown}, without a name")
     size = max(names, default=-1) + 1
-    classes = [names.get(i, f"class {i}") for i in range(size)]
+    classes = tuple(names.get(i, f"class {i}") for i in range(size))
     return Labels(ids=torch.from_numpy(np.maximum(ids, -1).astype(np.int32)), classes=classes)
 
 

@@ -18,12 +18,12 @@ from lifting.cameras import project
 from xmodal.atomic import sha256_file
 from xmodal.datasets.boxes import FrameBoxes
 from xmodal.datasets.fusion import fuse_depth
-from xmodal.datasets.labels import Labels, read_labels
+from xmodal.datasets.labels import read_labels
 from xmodal.datasets.settings import SceneSettings
 from xmodal.datasets.views import LabelMap, LazyViews
 from xmodal.errors import DataError
 from xmodal.ply import PlyCloud, read_points
-from xmodal.values import Depth, Image, Points
+from xmodal.values import Depth, Image, Labels, Points
 
 Progress = Callable[[int, int], None]
 

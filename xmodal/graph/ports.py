@@ -21,6 +21,8 @@ Kind = Literal[
     "feature_map",
     "masks",
     "points",
+    "point_sets",
+    "labels",
     "voxels",
     "bev",
     "gaussians",
@@ -36,6 +38,7 @@ SENSORS: tuple[Kind, ...] = (
     "image",
     "depth",
     "points",
+    "labels",
     "gaussians",
     "audio",
     "imu",
@@ -43,9 +46,9 @@ SENSORS: tuple[Kind, ...] = (
     "text",
 )
 # Rows of these kinds belong to a geometry, which `on:` names.
-SUPPORTED: tuple[Kind, ...] = ("points", "voxels", "bev", "gaussians")
+SUPPORTED: tuple[Kind, ...] = ("points", "point_sets", "voxels", "bev", "gaussians")
 # These have features by nature, so such a node always says how wide they are.
-FEATURES: tuple[Kind, ...] = ("feature_map", "masks", "embedding", "bev", "voxels")
+FEATURES: tuple[Kind, ...] = ("feature_map", "masks", "point_sets", "embedding", "bev", "voxels")
 
 _CLASSES: Mapping[str, Kind] = MappingProxyType(
     {
@@ -54,6 +57,8 @@ _CLASSES: Mapping[str, Kind] = MappingProxyType(
         "FeatureMap": "feature_map",
         "Masks": "masks",
         "Points": "points",
+        "PointSets": "point_sets",
+        "Labels": "labels",
         "Voxels": "voxels",
         "Bev": "bev",
         "Gaussians": "gaussians",
