@@ -23,6 +23,7 @@ What the graph looks for on an op, beside `__call__`:
   that there is nothing to learn.
 - `channels -> int | None` and `space -> str | None` (class variable, property or field): what the
   op gives, known without loading anything; None when only the weights can tell.
+- `gives_rows = False` (class variable) where the points that an op gives carry no features.
 - `gives -> str` where the settings decide which of the kinds of the return hint it is.
 - `teacher_spaces -> tuple[str, ...]` on a `distill` op: the spaces of teacher rows it takes.
 
@@ -70,6 +71,7 @@ _BUILT_IN: Mapping[Verb, Mapping[str, str]] = MappingProxyType(
     {
         "encode": {
             "embedded": "xmodal.edges.encode.embedded:Embedded",
+            "imagenet_dense": "xmodal.edges.encode.imagenet_dense:ImagenetDense",
             "openclip": "xmodal.edges.encode.openclip:OpenClip",
             "sam": "xmodal.edges.encode.sam:Sam",
             "dino": "xmodal.edges.encode.dino:Dino",

@@ -134,12 +134,18 @@ def _check_producers(plan: Plan) -> None:
                 "none",
                 f"add `... -> {name}: {{op: ...}}`; for a sensor, write {{kind: {node.kind}}}",
             )
-        elif produced and node.channels is None and node.kind in _FEATURES:
+        elif produced and node.channels is None and _has_rows(plan, name, node.kind):
             fix = f"write {{kind: {node.kind}, channels: ...}}"
             plan.note(("nodes", name), "`channels`, the width of its features", "nothing", fix)
         elif node.channels is not None and node.kind not in _FEATURES:
             loc = ("nodes", name, "channels")
             plan.note(loc, f"no `channels` on {node.kind}", str(node.channels), "remove it")
+
+
+def _has_rows(plan: Plan, name: str, kind: Kind) -> bool:
+    """Whether a node that an edge makes has features; an op may give bare points, and says so."""
+    made_by = plan.producer(name)
+    return kind in _FEATURES and getattr(getattr(made_by, "op", None), "gives_rows", True)
 
 
 def _ports(draft: Draft) -> Ports | None:
@@ -154,7 +160,8 @@ def _check_ports(plan: Plan, draft: Draft) -> None:
         return
     known: list[Kind] = [kind for kind in kinds if kind is not None]
     name = draft.op.op
-    if draft.verb == "distill" and not set(known[:-1]) <= {known[-1]}:
+    fits = not isinstance(assign(ports.inputs, known), Misfit)
+    if draft.verb == "distill" and not fits and not set(known[:-1]) <= {known[-1]}:
         return  # unequal kinds; the check of supports names the lift that is missing
     if draft.verb == "distill" and any(d.op is None for n in names for d in plan.upstream(n)):
         return  # an op that does not exist is reported; what it would have given is a guess
@@ -229,7 +236,7 @@ def _check_support(plan: Plan, name: str, node: Node) -> None:
     made_by = plan.producer(name)
     if node.on is None:
         if made_by is not None and node.kind in SUPPORTED and support(plan, name) is None:
-            same = [s for s in made_by.sources if plan.kind(s) == node.kind]
+            same = [s for s in made_by.sources if plan.kind(s) == _ground(node.kind)]
             unknown = any(plan.nodes.get(s) is None for s in made_by.sources)
             if not same and not unknown:
                 fix = "add `on: NODE` or, for a grid, `on: {range_m: ..., cell_m: ...}`"
@@ -255,10 +262,15 @@ def _check_support(plan: Plan, name: str, node: Node) -> None:
     _check_named_support(plan, name, node.on)
 
 
+def _ground(kind: Kind) -> Kind:
+    """The kind of node that rows of a kind stand on: sets of points on points, others on theirs."""
+    return "points" if kind == "point_sets" else kind
+
+
 def _check_named_support(plan: Plan, name: str, on: str) -> None:
     loc: Loc = ("nodes", name, "on")
     node = plan.nodes.get(name)
-    kind = None if node is None else node.kind
+    kind = None if node is None else _ground(node.kind)
     if on not in plan.nodes:
         candidates = [other for other in plan.nodes if other != name and plan.kind(other) == kind]
         fix = suggest(on, candidates or list(plan.nodes), "name a node of this graph")

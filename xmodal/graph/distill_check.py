@@ -30,7 +30,7 @@ def check_distill(plan: Plan) -> None:
 def _check_pair(plan: Plan, draft: Draft, source: str) -> None:
     teacher_kind, student_kind = plan.kind(source), plan.kind(draft.target)
     here, there = support(plan, source), support(plan, draft.target)
-    if teacher_kind != student_kind:
+    if teacher_kind != student_kind and not _takes_both(draft, teacher_kind, student_kind):
         got = f"`{source}` is {teacher_kind}, `{draft.target}` is {student_kind}"
         plan.note_edge(draft, "equal kinds", got, _lift_to_insert(plan, source, draft.target))
         return
@@ -51,6 +51,17 @@ def _check_pair(plan: Plan, draft: Draft, source: str) -> None:
             f"write channels: {width} at `{draft.target}`, or add `project: linear` to this edge",
         )
     _check_space(plan, draft, source)
+
+
+def _takes_both(draft: Draft, teacher: Kind | None, student: Kind | None) -> bool:
+    """Whether the loss is made for a teacher of another kind, such as sets of the student's points.
+
+    A loss from one kind to another says so in its ports; most have the same kind on both.
+    """
+    if draft.op is None or teacher is None or student is None:
+        return False
+    ports = ports_of(type(draft.op)).inputs
+    return len(ports) == 2 and ports[0].kinds == (teacher,) and ports[1].kinds == (student,)
 
 
 def _check_space(plan: Plan, draft: Draft, source: str) -> None:

@@ -86,7 +86,7 @@ class Execution:
             arguments.extend(inputs if inputs or port.many else [port.default])
         if edge.is_teacher:
             teacher = self.teachers.get(edge.target) or self._load(edge)
-            if self.wrap is not None:
+            if self.wrap is not None and len(ports.inputs) == 1:
                 return self.wrap(edge, teacher, arguments[0])
             return edge.op(teacher, *arguments)
         if edge.has_weights:

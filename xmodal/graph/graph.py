@@ -138,10 +138,12 @@ class Graph:
     def space(self, name: str) -> Space | None:
         """The space of a node's rows; of a student, what its teachers' rows are.
 
-        None when it cannot be known before the weights are read, or teachers differ.
+        Teachers that a learned projection meets do not count: the projection has that space. None
+        when it cannot be known before the weights are read, teachers differ, or all are projected.
         """
         plan = Plan(nodes=self.nodes, drafts=list(self._drafts()))
-        sources = [s for edge in self.losses() if edge.target == name for s in edge.sources]
+        direct = [e for e in self.losses() if e.target == name and not projects(e.op)]
+        sources = [source for edge in direct for source in edge.sources]
         found: set[Space] = {space for node in (name, *sources) for _, space in spaces(plan, node)}
         return found.pop() if len(found) == 1 else None
 

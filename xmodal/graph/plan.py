@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from xmodal.config.problems import Loc, Problem
 from xmodal.config.reader import Document
 from xmodal.edges import Op, Verb
-from xmodal.graph.parts import Cells, Grid, Node, Space, has_teacher, op_space
+from xmodal.graph.parts import Cells, Grid, Node, Space, has_teacher, has_weights, op_space
 from xmodal.graph.ports import SUPPORTED, Kind
 
 Support = str | Grid | Cells
@@ -100,7 +100,8 @@ def support(plan: Plan, name: str) -> Support | None:
         elif made_by is None:
             return name
         elif node.kind in SUPPORTED:
-            same = [s for s in made_by.sources if plan.kind(s) == node.kind]
+            ground = "points" if node.kind == "point_sets" else node.kind
+            same = [s for s in made_by.sources if plan.kind(s) == ground]
             if not same:
                 return None
             name = same[0]
@@ -112,9 +113,17 @@ def support(plan: Plan, name: str) -> Support | None:
 
 
 def spaces(plan: Plan, name: str) -> Iterator[tuple[Draft, Space]]:
-    """The teachers that a node's rows come from, with the space of their rows."""
-    for draft in plan.upstream(name):
-        if draft.verb == "encode" and draft.op is not None and has_teacher(draft.op):
-            space = op_space(draft.op)
-            if space is not None:
-                yield draft, space
+    """The edges that a node's rows come from, with the space that those give: teachers, mostly.
+
+    Going up from the node, the first edge that declares a space decides; what lies above a student
+    does not, because its rows are its own.
+    """
+    made_by = plan.producer(name)
+    if made_by is None or made_by.op is None:
+        return
+    space = op_space(made_by.op)
+    if space is not None:
+        yield made_by, space
+    elif not has_teacher(made_by.op) and not has_weights(made_by.op):
+        for source in made_by.sources:
+            yield from spaces(plan, source)

@@ -50,12 +50,18 @@ class EfficientNetLite2:
             return torch.zeros(0, NUM_CLASSES)
         return torch.cat([self._crops(normalised(batch))[0] for batch in crops.split(_BATCH)])
 
-    def dense(self, rgb: Float[Tensor, "3 H W"]) -> Float[Tensor, "h w 1000"]:
-        """Class logits of each place of an image, one for about 32 x 32 of its 640 pixels.
+    def dense(
+        self, rgb: Float[Tensor, "3 H W"], long_side: int = _DENSE_LONG_SIDE
+    ) -> Float[Tensor, "h w 1000"]:
+        """Class logits of each place of an image, one for about 32 x 32 pixels.
 
         The classifier's pooling is left out: its last layer is read at every place.
+
+        Args:
+            rgb: The image, in [0, 1].
+            long_side: Its longer side is first brought to so many pixels.
         """
-        scale = _DENSE_LONG_SIDE / max(rgb.shape[1:])
+        scale = long_side / max(rgb.shape[1:])
         size = [max(INPUT_SIDE // 4, round(side * scale)) for side in rgb.shape[1:]]
         x = nn.functional.interpolate(
             rgb[None], size=size, mode="bilinear", antialias=True, align_corners=False

@@ -35,11 +35,12 @@ class ImageNetText:
 
     def weights(self, prompts: list[str]) -> Float[Tensor, " 1000"]:
         """Class weights of a set of synonyms, in [0, 1] and summing to 1: their mean."""
-        similarity = self._encoder.embed(prompts) @ self._class_vectors.T
+        similarity = self._encoder.embed(prompts) @ self.class_vectors.T
         return torch.softmax(similarity / TEMPERATURE, dim=1).mean(dim=0)
 
     @cached_property
-    def _class_vectors(self) -> Float[Tensor, "1000 384"]:
+    def class_vectors(self) -> Float[Tensor, "1000 384"]:
+        """Sentence embeddings of the class descriptions, of length 1."""
         from safetensors import SafetensorError
         from safetensors.torch import load_file, save_file
 
