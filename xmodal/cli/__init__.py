@@ -9,7 +9,7 @@ from types import FrameType
 
 import typer
 
-from xmodal.cli import demo, doctor, evaluate, inspect, lift, query, train
+from xmodal.cli import demo, doctor, evaluate, inspect, lift, query, train, world
 from xmodal.errors import XmodalError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app = typer.Typer(
 )
 for verb in (
     demo.demo,
+    world.world,
     inspect.check,
     lift.lift,
     train.train,

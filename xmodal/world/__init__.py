@@ -10,6 +10,7 @@ result is an ordinary posed RGB-D folder with exact labels:
 
 from __future__ import annotations
 
+from xmodal.world.dataset import WorldSet, make_worlds
 from xmodal.world.make import make_world
 from xmodal.world.objects import DEFAULT_OBJECTS, OBJECT_NAMES, SEEN_OBJECTS, UNSEEN_OBJECTS
 from xmodal.world.options import WorldOptions
@@ -20,5 +21,7 @@ __all__ = [
     "SEEN_OBJECTS",
     "UNSEEN_OBJECTS",
     "WorldOptions",
+    "WorldSet",
     "make_world",
+    "make_worlds",
 ]
