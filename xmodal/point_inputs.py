@@ -50,6 +50,16 @@ def input_channels(inputs: tuple[PointInput, ...]) -> int:
     return sum(_WIDTHS[name] for name in inputs)
 
 
+def input_columns(inputs: tuple[PointInput, ...]) -> dict[PointInput, slice]:
+    """Which columns of what `describe_points` gives belong to each input."""
+    columns: dict[PointInput, slice] = {}
+    first = 0
+    for name in inputs:
+        columns[name] = slice(first, first + _WIDTHS[name])
+        first += _WIDTHS[name]
+    return columns
+
+
 def describe_points(cloud: Points, inputs: tuple[PointInput, ...], up: Up) -> Tensor:
     """Input channels of every point, about unit scale.
 
