@@ -10,18 +10,9 @@ from hypothesis import strategies as st
 
 from xmodal.config.overrides import apply_overrides, parse_overrides
 from xmodal.config.reader import parse_yaml
-from xmodal.config.runfile import (
-    Augmentation,
-    Data,
-    Evaluation,
-    Optimiser,
-    Query,
-    RunFile,
-    Splits,
-    check_file,
-    load_run,
-)
-from xmodal.errors import UsageError
+from xmodal.config.run_parts import Augmentation, Data, Evaluation, Optimiser, Query, Splits
+from xmodal.config.runfile import RunFile, check_file, load_run
+from xmodal.errors import ConfigError, UsageError
 from xmodal.graph import load_graph
 
 ROOT = Path(__file__).parents[2]
@@ -32,6 +23,11 @@ def run_of(**parts: Any) -> RunFile:
     return RunFile(
         **({"name": "x", "graph": load_graph(KITCHEN), "data": Data(scene="scene")} | parts)
     )
+
+
+def kitchen_run() -> str:
+    text = (ROOT / "configs/runs/kitchen.yaml").read_text()
+    return text.replace("../graphs", str(KITCHEN.parent))
 
 
 @pytest.mark.parametrize(
@@ -97,6 +93,53 @@ def test_scenes_split_by_folder_name() -> None:
     assert run.scenes("train") == (Path("x/a"),)
     assert run.scenes("val") == (Path("x/b"),)
     assert run.scenes("test") == (Path("y/c"),)
+
+
+def test_a_pattern_stands_for_the_folders_it_matches(tmp_path: Path) -> None:
+    for name in ("train-1", "train-0", "test-0"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "notes.txt").write_text("not a scene")
+    run = run_of(data=Data(scene=f"{tmp_path}/*"), splits=Splits(test=("test-*",)))
+    assert run.data.is_many
+    assert [p.name for p in run.scenes("train")] == ["train-0", "train-1"]
+    assert [p.name for p in run.scenes("test")] == ["test-0"]
+    one = run.of_scene(tmp_path / "train-0")
+    assert not one.data.is_many
+    assert one.data.scenes == (tmp_path / "train-0",)
+    assert run_of(data=Data(scene=f"{tmp_path}/none-*")).data.scenes == ()
+
+
+def test_stages_are_read_and_counted(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    text = kitchen_run()
+    file.write_text(
+        text + "stages:\n- {name: first, steps: 5, train: [student]}\n"
+        "- {name: second, steps: 7, edges: ['lifted->student'], lr: 1e-3}\n"
+    )
+    run = load_run(file)
+    assert [stage.name for stage in run.stages] == ["first", "second"]
+    assert run.steps == 12
+    again = tmp_path / "again.yaml"
+    again.write_text(run.to_yaml())
+    assert load_run(again) == run
+
+
+@pytest.mark.parametrize(
+    ("stage", "wrong"),
+    [
+        ("{name: a, steps: 0}", "a number above 0"),
+        ("{name: a, steps: 5, train: [studnet]}", "student"),
+        ("{name: a, steps: 5, edges: [lifted -> nobody]}", "lifted -> student"),
+        ("{name: a, steps: 5, epochs: 3}", "epochs"),
+        ("{name: a, steps: 5}\n- {name: a, steps: 5}", "different names"),
+    ],
+)
+def test_stages_that_are_wrong_are_refused(stage: str, wrong: str, tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    text = kitchen_run()
+    file.write_text(f"{text}stages:\n- {stage}\n")
+    with pytest.raises(ConfigError, match=wrong):
+        load_run(file)
 
 
 def test_the_graph_may_stand_in_the_file(tmp_path: Path) -> None:

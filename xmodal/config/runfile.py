@@ -2,37 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import glob
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
-from types import MappingProxyType
 from typing import Annotated, Any, Literal, cast
 
-from annotated_types import Ge, Gt, Le, Len, Lt
+from annotated_types import Ge
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import core_schema
 
 from xmodal.config.overrides import Override, apply_overrides, parse_overrides
-from xmodal.config.problems import ConfigReportError, Loc, Problem, show
+from xmodal.config.problems import ConfigReportError, Loc, Problem, one_of, show, suggest
 from xmodal.config.reader import Document, read_yaml, write_yaml
+from xmodal.config.run_parts import (
+    SENSORS_OF,
+    Data,
+    Evaluation,
+    Optimiser,
+    Query,
+    Split,
+    Splits,
+    Stage,
+    StoreOptions,
+)
 from xmodal.config.validation import build, dump
 from xmodal.errors import ConfigError
 from xmodal.graph.file import merge, read_graph
 from xmodal.graph.graph import Graph, load_graph
-from xmodal.graph.parts import GRAPH_NAME
+from xmodal.graph.parts import GRAPH_NAME, split_arrow
 from xmodal.graph.ports import Kind
-
-Format = Literal["posed_rgbd"]
-Task = Literal["segmentation", "localisation"]
-Split = Literal["train", "val", "test"]
-Count = Annotated[int, Gt(0)]
-Amount = Annotated[float, Ge(0)]
-Names = tuple[str, ...]
-
-# What each kind of dataset brings; a graph may use less.
-SENSORS_OF: Mapping[Format, tuple[Kind, ...]] = MappingProxyType(
-    {"posed_rgbd": ("image", "depth", "points")}
-)
 
 
 class _Raw:
@@ -46,109 +46,6 @@ class _Raw:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Data:
-    """What to lift and train on.
-
-    Attributes:
-        scene: A folder, or several; relative to where the command is run.
-        format: How the folders are laid out.
-        voxel_m: Spacing of points fused from depth, metres, where a scene has no cloud of its own.
-        max_frames: Use this many frames of a scene, evenly spaced; all if null.
-    """
-
-    scene: Annotated[str, Len(1)] | Annotated[tuple[Annotated[str, Len(1)], ...], Len(1)]
-    format: Format = "posed_rgbd"
-    voxel_m: Annotated[float, Gt(0), Le(10)] = 0.02
-    max_frames: Count | None = None
-
-    @property
-    def scenes(self) -> tuple[Path, ...]:
-        """The folders, one or several."""
-        return tuple(map(Path, (self.scene,) if isinstance(self.scene, str) else self.scene))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Splits:
-    """Which scenes serve for what, by the names of their folders; those not named train."""
-
-    val: Names = ()
-    test: Names = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Augmentation:
-    """What training varies from crop to crop; see `xmodal.train.crops.Augment`."""
-
-    shift: bool = True
-    rotate_rad: Amount = 0.0
-    scale: Annotated[float, Ge(0), Lt(1)] = 0.0
-    jitter_m: Amount = 0.0
-    input_jitter: Amount = 0.0
-    up: Literal["x", "y", "z", "-x", "-y", "-z"] = "z"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Optimiser:
-    """How to train: AdamW with a linear warm-up, then half a cosine down to zero.
-
-    Attributes:
-        steps: Number of updates.
-        crop_points: Points of all crops of a step together; bounds its memory and time.
-        crops: Places of the scene that a step sees.
-        loss_rows: Points of the crops that are compared with the teacher.
-        lr: Peak learning rate.
-        warmup_steps: Updates of the warm-up; all of them where there are fewer.
-        weight_decay: Of matrices and kernels.
-        grad_clip: Largest norm of all gradients together.
-        augment: What is varied from crop to crop.
-        log_every: Steps between records in the log.
-        checkpoint_every: Steps between checkpoints; there is always one at the end.
-        keep_checkpoints: How many of the newest checkpoints stay.
-        threads: Threads of one operation on the CPU; 0 for torch's own setting.
-    """
-
-    steps: Count = 800
-    crop_points: Count = 16384
-    crops: Count = 4
-    loss_rows: Count = 4096
-    lr: Annotated[float, Gt(0)] = 1e-2
-    warmup_steps: Annotated[int, Ge(0)] = 30
-    weight_decay: Amount = 0.01
-    grad_clip: Annotated[float, Gt(0)] = 1.0
-    augment: Augmentation = field(default_factory=Augmentation)
-    log_every: Count = 10
-    checkpoint_every: Count = 200
-    keep_checkpoints: Count = 2
-    threads: Annotated[int, Ge(0)] = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class Query:
-    """How answers are cut into objects.
-
-    Attributes:
-        threshold: Points count as found from this share of the query's highest relevancy.
-    """
-
-    threshold: Annotated[float, Gt(0), Le(1)] = 0.5
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """What `eval` measures.
-
-    Attributes:
-        tasks: Tasks; whatever the scene has labels for if empty.
-        names: Objects to tell apart; those of the scene if empty.
-        other: Texts that stand for everything else.
-    """
-
-    tasks: tuple[Task, ...] = ()
-    names: Names = ()
-    other: Names = ()
-
-
-@dataclass(frozen=True, kw_only=True)
 class RunFile:
     """Everything that a run depends on.
 
@@ -158,6 +55,9 @@ class RunFile:
         data: Scenes.
         splits: Which scenes serve for what.
         optimiser: How to train.
+        stages: Parts of training, in turn, each with steps of its own; one of `optimiser.steps`
+            steps with everything if empty.
+        store: How features are kept.
         seed: Of everything random.
         query: How answers are cut into objects.
         evaluation: What to measure.
@@ -168,14 +68,20 @@ class RunFile:
     data: Data
     splits: Splits = field(default_factory=Splits)
     optimiser: Optimiser = field(default_factory=Optimiser)
+    stages: tuple[Stage, ...] = ()
+    store: StoreOptions = field(default_factory=StoreOptions)
     seed: Annotated[int, Ge(0)] = 0
     query: Query = field(default_factory=Query)
     evaluation: Evaluation = field(default_factory=Evaluation)
 
+    @property
+    def steps(self) -> int:
+        """Updates of the whole training."""
+        return sum(stage.steps for stage in self.stages) or self.optimiser.steps
+
     def scenes(self, split: Split) -> tuple[Path, ...]:
         """Folders of one split."""
-        held = dict.fromkeys(self.splits.val, "val") | dict.fromkeys(self.splits.test, "test")
-        return tuple(p for p in self.data.scenes if held.get(p.name, "train") == split)
+        return tuple(p for p in self.data.scenes if self.splits.of(p.name) == split)
 
     def plain(self) -> dict[str, Any]:
         """The run as plain data, every setting written out and the graph inline."""
@@ -185,12 +91,20 @@ class RunFile:
             if isinstance(value, Graph):
                 plain[part.name] = value.plain()
             else:
-                plain[part.name] = value if isinstance(value, (str, int)) else dump(value)
+                plain[part.name] = value if isinstance(value, (str, int)) else _plain(value)
         return plain
+
+    def of_scene(self, folder: Path) -> RunFile:
+        """The run of one of its scenes by itself."""
+        return replace(self, data=replace(self.data, scene=str(folder)), splits=Splits())
 
     def to_yaml(self) -> str:
         """The run as a YAML file; reading it gives this run."""
         return write_yaml(self.plain(), block_levels=3)
+
+
+def _plain(value: Any) -> Any:
+    return [dump(part) for part in value] if isinstance(value, tuple) else dump(value)
 
 
 def load_run(path: str | Path, overrides: Sequence[str] = ()) -> RunFile:
@@ -270,24 +184,61 @@ def _check(run: RunFile, graph: Graph | None, document: Document, problems: list
     _check_splits(run, note)
     if graph is not None:
         _check_sensors(run, graph, note)
+        _check_stages(run, graph, note)
 
 
 def _check_splits(run: RunFile, note: Any) -> None:
     names = [scene.name for scene in run.data.scenes]
     for index, name in enumerate(names):
         if name in names[:index]:
-            loc = ("data", "scene", index)
+            loc = ("data", "scene", index) if len(names) > 1 else ("data", "scene")
             note(loc, "folders with different names", f"`{name}` twice", "rename one folder")
+    # Patterns that match nothing here are for a machine that has the data.
+    known = bool(names) and not any(glob.has_magic(t) and not _folders(t) for t in _texts(run))
     for split in ("val", "test"):
-        for index, name in enumerate(getattr(run.splits, split)):
+        for index, pattern in enumerate(getattr(run.splits, split)):
             loc = ("splits", split, index)
-            if name not in names:
+            matched = [name for name in names if fnmatchcase(name, pattern)]
+            if known and not matched:
                 fix = "add it to data.scene, or drop it here"
-                note(loc, f"a scene of data.scene: {', '.join(names)}", f"`{name}`", fix)
-            elif split == "test" and name in run.splits.val:
-                note(loc, "each scene in one split", f"`{name}` in val too", "keep one")
-    if not run.scenes("train") and names:
+                shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+                note(loc, f"a scene of data.scene: {shown}", f"`{pattern}`", fix)
+            both = [name for name in matched if split == "test" and run.splits.of(name) == "val"]
+            if both or (split == "test" and pattern in run.splits.val):
+                note(loc, "each scene in one split", f"`{pattern}` in val too", "keep one")
+    if known and not run.scenes("train"):
         note(("splits",), "at least one scene to train on", "none", "hold fewer scenes back")
+
+
+def _texts(run: RunFile) -> tuple[str, ...]:
+    return (run.data.scene,) if isinstance(run.data.scene, str) else run.data.scene
+
+
+def _check_stages(run: RunFile, graph: Graph, note: Any) -> None:
+    arrows = [edge.key for edge in graph.losses()]
+    learn = [*graph.students(), *arrows]
+    for index, stage in enumerate(run.stages):
+        if stage.name in [other.name for other in run.stages[:index]]:
+            fix = "give every stage a name of its own"
+            note(("stages", index, "name"), "different names", f"`{stage.name}` twice", fix)
+        for key, known in (("train", learn), ("edges", arrows)):
+            for place, name in enumerate(getattr(stage, key)):
+                if _arrow(name) not in known:
+                    loc = ("stages", index, key, place)
+                    note(loc, one_of(known), f"`{name}`", suggest(name, known, "name one of them"))
+        if {_arrow(name) for name in stage.train} & set(arrows) - _active(stage, arrows):
+            fix = "add the arrow to `edges`, or drop it from `train`"
+            note(("stages", index, "train"), "arrows that count in this stage", "others too", fix)
+
+
+def _arrow(name: str) -> str:
+    """An arrow as the graph writes it, whatever blanks it was given with."""
+    split = split_arrow(name)
+    return name if split is None else f"{', '.join(split[0])} -> {split[1]}"
+
+
+def _active(stage: Stage, arrows: Sequence[str]) -> set[str]:
+    return {_arrow(name) for name in stage.edges} or set(arrows)
 
 
 def _check_sensors(run: RunFile, graph: Graph, note: Any) -> None:
@@ -320,9 +271,9 @@ class Report:
         if self.run is not None:
             run = self.run
             lines.append(f"run {run.name}")
-            lines.append(f"  data     {', '.join(map(str, run.data.scenes))} ({run.data.format})")
+            lines.append(f"  data     {', '.join(_texts(run))} ({run.data.format})")
             if run.graph.students():
-                steps, rate = run.optimiser.steps, run.optimiser.lr
+                steps, rate = run.steps, run.optimiser.lr
                 lines.append(f"  training {steps} steps, lr {rate:g}, seed {run.seed}")
         return "\n".join(lines)
 

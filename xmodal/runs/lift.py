@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from xmodal.atomic import remove_leftovers, temporary_name, write_text
-from xmodal.config.runfile import Data, RunFile, load_run
+from xmodal.config.run_parts import Data
+from xmodal.config.runfile import RunFile, load_run
 from xmodal.datasets import Scene, open_scene
 from xmodal.errors import DataError, UsageError
 from xmodal.graph import Edge, Graph

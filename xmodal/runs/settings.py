@@ -7,7 +7,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xmodal.config.runfile import Data, Evaluation, RunFile
+from xmodal.config.run_parts import Data, Evaluation
+from xmodal.config.runfile import RunFile
 from xmodal.edges import Op, op_class, op_names
 from xmodal.errors import UsageError
 from xmodal.graph import Edge, Graph, Node

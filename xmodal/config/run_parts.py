@@ -1,0 +1,183 @@
+"""The parts of a run file, beside its graph."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Literal, cast
+
+from annotated_types import Ge, Gt, Le, Len, Lt
+
+from xmodal.graph.ports import Kind
+
+Format = Literal["posed_rgbd"]
+Task = Literal["segmentation", "localisation"]
+Split = Literal["train", "val", "test"]
+Count = Annotated[int, Gt(0)]
+Amount = Annotated[float, Ge(0)]
+Names = tuple[str, ...]
+
+# What each kind of dataset brings; a graph may use less.
+SENSORS_OF: Mapping[Format, tuple[Kind, ...]] = MappingProxyType(
+    {"posed_rgbd": ("image", "depth", "points", "labels")}
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """What to lift and train on.
+
+    Attributes:
+        scene: A folder or a pattern such as `data/world/*`, or several; relative to where the
+            command is run. A pattern stands for the folders that it matches, in order of name.
+        format: How the folders are laid out.
+        voxel_m: Spacing of points fused from depth, metres, where a scene has no cloud of its own.
+        max_frames: Use this many frames of a scene, evenly spaced; all if null.
+    """
+
+    scene: Annotated[str, Len(1)] | Annotated[tuple[Annotated[str, Len(1)], ...], Len(1)]
+    format: Format = "posed_rgbd"
+    voxel_m: Annotated[float, Gt(0), Le(10)] = 0.02
+    max_frames: Count | None = None
+
+    @property
+    def scenes(self) -> tuple[Path, ...]:
+        """The folders, one or several; a pattern that matches nothing gives none."""
+        given = (self.scene,) if isinstance(self.scene, str) else self.scene
+        return tuple(folder for text in given for folder in _folders(text))
+
+    @property
+    def is_many(self) -> bool:
+        """Whether the run is over a list of scenes (of any length), not over one folder."""
+        return not isinstance(self.scene, str) or glob.has_magic(self.scene)
+
+
+def _folders(text: str) -> list[Path]:
+    if not glob.has_magic(text):
+        return [Path(text)]
+    path = Path(text)
+    found = Path(path.anchor).glob(str(path.relative_to(path.anchor)))
+    return sorted(folder for folder in found if folder.is_dir())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Splits:
+    """Which scenes serve for what, by names or patterns of folders; those not named train."""
+
+    val: Names = ()
+    test: Names = ()
+
+    def of(self, name: str) -> Split:
+        """The split of a scene, by the name of its folder."""
+        for split, patterns in (("val", self.val), ("test", self.test)):
+            if any(fnmatchcase(name, pattern) for pattern in patterns):
+                return cast("Split", split)
+        return "train"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """What training varies from crop to crop; see `xmodal.train.crops.Augment`."""
+
+    shift: bool = True
+    rotate_rad: Amount = 0.0
+    scale: Annotated[float, Ge(0), Lt(1)] = 0.0
+    jitter_m: Amount = 0.0
+    input_jitter: Amount = 0.0
+    up: Literal["x", "y", "z", "-x", "-y", "-z"] = "z"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimiser:
+    """How to train: AdamW with a linear warm-up, then half a cosine down to zero.
+
+    Attributes:
+        steps: Number of updates.
+        crop_points: Points of all crops of a step together; bounds its memory and time.
+        crops: Places of the scene that a step sees.
+        loss_rows: Points of the crops that are compared with the teacher.
+        lr: Peak learning rate.
+        warmup_steps: Updates of the warm-up; all of them where there are fewer.
+        weight_decay: Of matrices and kernels.
+        grad_clip: Largest norm of all gradients together.
+        augment: What is varied from crop to crop.
+        log_every: Steps between records in the log.
+        checkpoint_every: Steps between checkpoints; there is always one at the end.
+        keep_checkpoints: How many of the newest checkpoints stay.
+        threads: Threads of one operation on the CPU; 0 for torch's own setting.
+    """
+
+    steps: Count = 800
+    crop_points: Count = 16384
+    crops: Count = 4
+    loss_rows: Count = 4096
+    lr: Annotated[float, Gt(0)] = 1e-2
+    warmup_steps: Annotated[int, Ge(0)] = 30
+    weight_decay: Amount = 0.01
+    grad_clip: Annotated[float, Gt(0)] = 1.0
+    augment: Augmentation = field(default_factory=Augmentation)
+    log_every: Count = 10
+    checkpoint_every: Count = 200
+    keep_checkpoints: Count = 2
+    threads: Annotated[int, Ge(0)] = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A part of training with its own aim.
+
+    Attributes:
+        name: Short name, for the log.
+        steps: Number of updates.
+        train: Students, by node, and learned losses, by arrow, that change; all if empty.
+        edges: Distillation edges, by arrow, that count; all if empty.
+        lr: Peak learning rate; the optimiser's if null.
+    """
+
+    name: Annotated[str, Len(1)]
+    steps: Count
+    train: Names = ()
+    edges: Names = ()
+    lr: Annotated[float, Gt(0)] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreOptions:
+    """How features are kept.
+
+    Attributes:
+        codec: `fp16`; `int8`: half of it; `pq64`: 64 bytes a point; `segments`: a row per
+            super-point. What it costs in cosine is measured when it is written.
+    """
+
+    codec: Literal["fp16", "int8", "pq64", "segments"] = "fp16"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Query:
+    """How answers are cut into objects.
+
+    Attributes:
+        threshold: Points count as found from this share of the query's highest relevancy.
+    """
+
+    threshold: Annotated[float, Gt(0), Le(1)] = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What `eval` measures.
+
+    Attributes:
+        tasks: Tasks; whatever the scene has labels for if empty.
+        names: Objects to tell apart; those of the scene if empty.
+        other: Texts that stand for everything else.
+    """
+
+    tasks: tuple[Task, ...] = ()
+    names: Names = ()
+    other: Names = ()
