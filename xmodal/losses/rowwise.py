@@ -1,4 +1,4 @@
-"""Distillation losses: how far a student's rows are from its teacher's.
+"""Losses that compare each row of a student with the teacher's row of the same place.
 
 Each is a mean over rows, weighted by coverage. A row that was not observed (`valid` False or weight
 0) is taken out before anything is computed from it, so that neither its value nor NaN in it can
@@ -10,13 +10,17 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Tensor, nn
 
-# Shorter rows have no direction that float32 could tell; longer ones are safe to divide by.
-_SHORTEST = 1e-12
-# A probability below this counts as this one, without gradient. Its logit would lie 69 below the
-# largest, which training does not reach, and 1 / 1e-30 still fits float32.
-LEAST_PROBABILITY = 1e-30
+from xmodal.losses.rows import (
+    LEAST_PROBABILITY,
+    SHORTEST,
+    check_temperature,
+    direction,
+    observed,
+    take,
+    weighted_mean,
+)
 
 
 def cosine(
@@ -40,9 +44,9 @@ def cosine(
     Source:
         Peng et al., OpenScene, CVPR 2023, equation 2.
     """
-    kept, weight = _observed(teacher, ~(teacher.norm(dim=1) <= _SHORTEST), valid, weight)
-    cos = (_direction(_rows(teacher, kept)) * _direction(_rows(student, kept))).sum(dim=1)
-    return _mean(1.0 - cos, weight, student)
+    kept, weight = observed(teacher, ~(teacher.norm(dim=1) <= SHORTEST), valid, weight)
+    cos = (direction(take(teacher, kept)) * direction(take(student, kept))).sum(dim=1)
+    return weighted_mean(1.0 - cos, weight, student)
 
 
 def mse(
@@ -66,11 +70,46 @@ def mse(
     Source:
         Romero et al., FitNets, ICLR 2015, equation 3 (without its factor 1/2).
     """
-    informative = torch.ones(len(teacher), dtype=torch.bool, device=teacher.device)
-    kept, weight = _observed(teacher, informative, valid, weight)
-    return _mean(
-        (_rows(teacher, kept) - _rows(student, kept)).square().mean(dim=1), weight, student
+    kept, weight = observed(teacher, None, valid, weight)
+    return weighted_mean(
+        (take(teacher, kept) - take(student, kept)).square().mean(dim=1), weight, student
     )
+
+
+def smooth_l1(
+    teacher: Float[Tensor, "M C"],
+    student: Float[Tensor, "M C"],
+    *,
+    valid: Bool[Tensor, " M"] | None = None,
+    weight: Float[Tensor, " M"] | None = None,
+    beta: float = 1.0,
+) -> Float[Tensor, ""]:
+    """Weighted mean over rows of the smooth L1 difference averaged over channels.
+
+    A difference d counts d^2 / (2 beta) below beta and |d| - beta / 2 above.
+
+    Args:
+        teacher: Targets. A row of zeros is a target like any other.
+        student: Predictions.
+        valid: Rows that were observed; all when None.
+        weight: Coverage of the rows, not negative; equal when None.
+        beta: Where squares turn into absolute values, in the unit of the rows, above 0. Rows of
+            length 1 in C channels differ by about 1 / sqrt(C): beta should be less.
+
+    Raises:
+        ValueError: If a weight is negative or beta is not above 0.
+
+    Source:
+        Girshick, Fast R-CNN, ICCV 2015, equation 3, with the width beta of its later use.
+    """
+    if not 0 < beta < float("inf"):
+        msg = f"beta must be above 0, not {beta}"
+        raise ValueError(msg)
+    kept, weight = observed(teacher, None, valid, weight)
+    rows = nn.functional.smooth_l1_loss(
+        take(student, kept), take(teacher, kept), reduction="none", beta=beta
+    )
+    return weighted_mean(rows.mean(dim=1), weight, student)
 
 
 def kl(
@@ -101,11 +140,9 @@ def kl(
     Source:
         Hinton et al., Distilling the Knowledge in a Neural Network, 2015, section 2.
     """
-    if not temperature > 0:
-        msg = f"temperature must be above 0, not {temperature}"
-        raise ValueError(msg)
-    kept, weight = _observed(teacher, teacher.sum(dim=1) != 0, valid, weight)
-    target, given = _rows(teacher, kept), _rows(student, kept)
+    check_temperature(temperature)
+    kept, weight = observed(teacher, teacher.sum(dim=1) != 0, valid, weight)
+    target, given = take(teacher, kept), take(student, kept)
     if len(kept) and min(float(rows.detach().amin()) for rows in (target, given)) < 0:
         msg = "kl compares probabilities, but some are negative; use cosine or mse for other rows"
         raise ValueError(msg)
@@ -116,39 +153,4 @@ def kl(
     target = target / target.sum(dim=1, keepdim=True)
     log_target = target.clamp_min(LEAST_PROBABILITY).log()
     rows = torch.linalg.vecdot(target, log_target) - torch.linalg.vecdot(target, log_given)
-    return _mean(temperature**2 * rows, weight, student)
-
-
-def _observed(
-    teacher: Tensor, informative: Tensor, valid: Tensor | None, weight: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """Rows that count, and their weights."""
-    keep = informative if valid is None else informative & valid
-    if weight is None:
-        rows = keep.nonzero().squeeze(1)
-        return rows, teacher.new_ones(len(rows))
-    if bool((weight < 0).any()):
-        msg = f"weights of rows must not be negative; the least is {float(weight.min()):g}"
-        raise ValueError(msg)
-    rows = (keep & (weight > 0)).nonzero().squeeze(1)
-    return rows, weight[rows].to(teacher.dtype)
-
-
-def _rows(values: Tensor, kept: Tensor) -> Tensor:
-    """Rows that are kept; without a copy, and its backward, in the usual case that all are."""
-    return values if len(kept) == len(values) else values.index_select(0, kept)
-
-
-def _direction(rows: Tensor) -> Tensor:
-    """Rows of length 1; too short ones become zero, with gradient zero."""
-    square = rows.square().sum(dim=1, keepdim=True)
-    long = square > _SHORTEST**2
-    return rows * torch.where(long, torch.where(long, square, 1.0).rsqrt(), 0.0)
-
-
-def _mean(values: Tensor, weight: Tensor, student: Tensor) -> Tensor:
-    if len(values) == 0:
-        return student[:0].sum()
-    # The largest weight is divided out first, so that tiny coverages do not underflow.
-    weight = weight / weight.max()
-    return (weight * values).sum() / weight.sum()
+    return weighted_mean(temperature**2 * rows, weight, student)
