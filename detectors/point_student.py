@@ -1,4 +1,4 @@
-"""What every point student has in common, and the student around the sparse U-Net.
+"""What every point student has in common, and the student around a network over voxels.
 
 A student works in two steps: `encode` looks at all points of a batch, `decode` gives rows for the
 points that are asked for. A thousand channels for every point would cost more than the network, so
@@ -11,15 +11,18 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from detectors.masking import CellMask
 from detectors.principal_start import principal_start
 from detectors.spaces import Space, to_space
-from detectors.sparse_unet import Size, SparseUNet
 from lifting.points import voxelize
 
-_TRUNK_CHANNELS, _HEAD_CHANNELS = 96, 128
+TRUNK_CHANNELS = 96
+_HEAD_CHANNELS = 128
+# Of the learnt token that stands for what is hidden; inputs have about unit scale.
+_TOKEN_STD = 0.02
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,11 +33,13 @@ class Encoded:
         inputs: What describes each point by itself.
         features: Rows of the trunk, one per cell (or per point, for students without cells).
         cell: Row of `features` that each point belongs to.
+        masked: Points whose inputs were hidden from the student, None when nothing ever is.
     """
 
     inputs: Float[Tensor, "N Ci"]
     features: Float[Tensor, "V F"]
     cell: Int[Tensor, " N"]
+    masked: Bool[Tensor, " N"] | None = None
 
 
 class PointStudent(nn.Module, ABC):
@@ -96,7 +101,7 @@ class PointStudent(nn.Module, ABC):
 
 
 class VoxelStudent(PointStudent):
-    """Sparse U-Net over voxels, and a small per-point head that sees inside the voxel.
+    """A network over voxels, and a small per-point head that sees inside the voxel.
 
     The head gets the row of the point's voxel beside the point's own inputs and its place in the
     voxel, so that neighbours within one voxel can differ.
@@ -104,23 +109,36 @@ class VoxelStudent(PointStudent):
     Args:
         in_channels: Width of the inputs of a point.
         out_channels: Width of the rows.
-        size: Preset of the U-Net.
+        trunk: The network over voxels: takes cells `[V, 3]`, the sample of each `[V]` and inputs
+            `[V, in_channels]`, gives `[V, TRUNK_CHANNELS]`.
         voxel_m: Side of a voxel, metres.
         space: Space of the rows.
+        mask: What is hidden while training. The inputs of hidden points become one learnt token
+            (`mask_token`), for the trunk and for the head; where they are is still seen.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, *, size: Size, voxel_m: float, space: Space
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        trunk: nn.Module,
+        voxel_m: float,
+        space: Space,
+        mask: CellMask | None = None,
     ) -> None:
         super().__init__(space)
-        self.voxel_m = voxel_m
-        self.trunk = SparseUNet(in_channels, _TRUNK_CHANNELS, size)
+        self.in_channels, self.voxel_m, self.mask = in_channels, voxel_m, mask
+        self.trunk = trunk
         self.head = nn.Sequential(
-            nn.Linear(_TRUNK_CHANNELS + in_channels + 3, _HEAD_CHANNELS),
+            nn.Linear(TRUNK_CHANNELS + in_channels + 3, _HEAD_CHANNELS),
             nn.LayerNorm(_HEAD_CHANNELS),
             nn.ReLU(),
         )
         self.output = nn.Linear(_HEAD_CHANNELS, out_channels)
+        # Only where it is used, so that weights of students without masks keep their names.
+        if mask is not None:
+            self.mask_token = nn.Parameter(torch.randn(in_channels) * _TOKEN_STD)
 
     @property
     def last(self) -> nn.Linear:
@@ -133,14 +151,25 @@ class VoxelStudent(PointStudent):
         offsets: Int[Tensor, " B1"],
         inputs: Float[Tensor, "N Ci"],
     ) -> Encoded:
-        """Average inputs over voxels and run the U-Net."""
+        """Average inputs over voxels and run the network; hide some of them in training.
+
+        Raises:
+            ValueError: If points bring another number of inputs.
+        """
+        if inputs.shape[1] != self.in_channels:
+            msg = f"the student takes {self.in_channels} inputs of a point, not {inputs.shape[1]}"
+            raise ValueError(msg)
         voxels = voxelize(xyz, self.voxel_m, offsets)
         cell = voxels.index
+        masked = None
+        if self.mask is not None and self.training:
+            masked = self.mask.draw(voxels)[cell]
+            inputs = torch.where(masked[:, None], self.mask_token.to(inputs.dtype), inputs)
         count = torch.bincount(cell, minlength=voxels.num_voxels).to(inputs.dtype)
         total = inputs.new_zeros(voxels.num_voxels, inputs.shape[1]).index_add_(0, cell, inputs)
         features = self.trunk(voxels.coords, voxels.batch, total / count[:, None])
         inside = (xyz / self.voxel_m - voxels.coords[cell] - 0.5).to(inputs.dtype)
-        return Encoded(torch.cat([inputs, inside], dim=1), features, cell)
+        return Encoded(torch.cat([inputs, inside], dim=1), features, cell, masked)
 
     def decode_raw(
         self, encoded: Encoded, select: Int[Tensor, " S"] | None

@@ -6,16 +6,21 @@ import pytest
 import torch
 from torch import Tensor
 
+from detectors.masking import CellMask
 from detectors.point_mlp import PointMLP
-from detectors.point_student import PointStudent, VoxelStudent
+from detectors.point_student import TRUNK_CHANNELS, PointStudent, VoxelStudent
+from detectors.point_transformer import PointTransformer
 from detectors.spaces import Space, to_space
+from detectors.sparse_unet import SparseUNet
 
 
-def student(kind: str, space: Space = "raw") -> PointStudent:
+def student(kind: str, space: Space = "raw", mask: CellMask | None = None) -> PointStudent:
+    """A student in evaluation mode, so that curves of the transformer take fixed turns."""
     torch.manual_seed(0)
     if kind == "mlp":
-        return PointMLP(5, 7, width=16, depth=2, space=space)
-    return VoxelStudent(5, 7, size="tiny", voxel_m=0.1, space=space)
+        return PointMLP(5, 7, width=16, depth=2, space=space).eval()
+    trunk = (SparseUNet if kind == "unet" else PointTransformer)(5, TRUNK_CHANNELS, "tiny")
+    return VoxelStudent(5, 7, trunk=trunk, voxel_m=0.1, space=space, mask=mask).eval()
 
 
 def points(num: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -24,7 +29,8 @@ def points(num: int) -> tuple[Tensor, Tensor, Tensor]:
     return xyz, torch.tensor([0, num]), torch.randn(num, 5, generator=generator)
 
 
-KINDS = pytest.mark.parametrize("kind", ["mlp", "unet"])
+KINDS = pytest.mark.parametrize("kind", ["mlp", "unet", "transformer"])
+VOXELS = pytest.mark.parametrize("kind", ["unet", "transformer"])
 
 
 @KINDS
@@ -54,15 +60,17 @@ def test_none_or_one_point(kind: str, num: int) -> None:
     assert torch.isfinite(out).all()
 
 
-def test_points_of_one_voxel_can_differ() -> None:
-    net = student("unet")
+@VOXELS
+def test_points_of_one_voxel_can_differ(kind: str) -> None:
+    net = student(kind)
     xyz = torch.tensor([[0.01, 0.01, 0.01], [0.09, 0.09, 0.09]])
     out = net(xyz, torch.tensor([0, 2]), torch.tensor([[1.0] * 5, [-1.0] * 5]))
     assert not torch.allclose(out[0], out[1])
 
 
-def test_samples_do_not_meet() -> None:
-    net = student("unet")
+@VOXELS
+def test_samples_do_not_meet(kind: str) -> None:
+    net = student(kind)
     xyz, _, inputs = points(50)
     both = net(xyz.repeat(2, 1), torch.tensor([0, 50, 100]), inputs.repeat(2, 1))
     alone = net(xyz, torch.tensor([0, 50]), inputs)
@@ -90,7 +98,7 @@ def test_raw_rows_come_as_they_are() -> None:
 def test_inputs_of_another_width_are_refused(kind: str) -> None:
     xyz, offsets, _ = points(10)
     # The shape check of tests speaks first where it can (TypeError), torch itself otherwise.
-    with pytest.raises((RuntimeError, TypeError)):
+    with pytest.raises((RuntimeError, TypeError, ValueError)):
         student(kind)(xyz, offsets, torch.zeros(10, 3))
 
 
