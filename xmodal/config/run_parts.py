@@ -19,6 +19,7 @@ Task = Literal["segmentation", "localisation"]
 Split = Literal["train", "val", "test"]
 Count = Annotated[int, Gt(0)]
 Amount = Annotated[float, Ge(0)]
+Share = Annotated[float, Ge(0), Le(1)]
 Names = tuple[str, ...]
 
 # What each kind of dataset brings; a graph may use less.
@@ -85,26 +86,45 @@ class Augmentation:
 
     shift: bool = True
     rotate_rad: Amount = 0.0
+    tilt_rad: Amount = 0.0
+    flip: Share = 0.0
     scale: Annotated[float, Ge(0), Lt(1)] = 0.0
     jitter_m: Amount = 0.0
+    elastic_m: Amount = 0.0
+    elastic_grain_m: Annotated[float, Gt(0)] = 0.4
     input_jitter: Amount = 0.0
+    drop_colour: Share = 0.0
+    drop_normals: Share = 0.0
     up: Literal["x", "y", "z", "-x", "-y", "-z"] = "z"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Optimiser:
-    """How to train: AdamW with a linear warm-up, then half a cosine down to zero.
+    """How to train: AdamW with a linear warm-up; see `xmodal.train.options.TrainOptions`.
 
     Attributes:
-        steps: Number of updates.
+        steps: Number of updates; those of `stages` where a run has them.
         crop_points: Points of all crops of a step together; bounds its memory and time.
         crops: Places of the scene that a step sees.
         loss_rows: Points of the crops that are compared with the teacher.
+        min_set_points: Sets of points with fewer than this among the compared ones are left out.
+        accumulate: Pieces of `crop_points` points, each of a scene of its own, whose gradients are
+            averaged for one update.
+        balance_scenes: How often a scene is seen: by its observed points, its occupied cells, or
+            all alike.
+        balance: How the losses of several edges are weighed: as they come times their weights, by
+            equal norms of their gradients, or by learnt uncertainty.
         lr: Peak learning rate.
+        schedule: How it falls: half a cosine or a line down to zero, or not at all.
         warmup_steps: Updates of the warm-up; all of them where there are fewer.
         weight_decay: Of matrices and kernels.
         grad_clip: Largest norm of all gradients together.
+        amp: Networks in bfloat16: `auto` on devices made for it, `bf16` everywhere, or `off`.
+        ema_decay: Keep a moving average of the students' weights and use it afterwards.
         augment: What is varied from crop to crop.
+        on_non_finite: What a loss or gradient that is not finite does.
+        max_skips: Updates of a run that may be skipped before it stops.
+        on_save_error: What a checkpoint that cannot be written does.
         log_every: Steps between records in the log.
         checkpoint_every: Steps between checkpoints; there is always one at the end.
         keep_checkpoints: How many of the newest checkpoints stay.
@@ -115,11 +135,21 @@ class Optimiser:
     crop_points: Count = 16384
     crops: Count = 4
     loss_rows: Count = 4096
+    min_set_points: Count = 3
+    accumulate: Count = 1
+    balance_scenes: Literal["points", "voxels", "equal"] = "voxels"
+    balance: Literal["none", "grad_norm", "uncertainty"] = "none"
     lr: Annotated[float, Gt(0)] = 1e-2
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup_steps: Annotated[int, Ge(0)] = 30
     weight_decay: Amount = 0.01
     grad_clip: Annotated[float, Gt(0)] = 1.0
+    amp: Literal["auto", "off", "bf16"] = "auto"
+    ema_decay: Annotated[float, Ge(0), Lt(1)] | None = None
     augment: Augmentation = field(default_factory=Augmentation)
+    on_non_finite: Literal["stop", "skip"] = "stop"
+    max_skips: Annotated[int, Ge(0)] = 10
+    on_save_error: Literal["stop", "continue"] = "stop"
     log_every: Count = 10
     checkpoint_every: Count = 200
     keep_checkpoints: Count = 2
