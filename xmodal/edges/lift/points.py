@@ -104,6 +104,7 @@ class LiftPoints:
         from xmodal.edges.lift.lazy_views import lazy_views
 
         self._check(cloud)
+        segments = cloud.segments
         try:
             lifted = self._lift(lazy_views(maps, depth), cloud, out, progress)
             if self.shrink > 0:
@@ -131,6 +132,7 @@ class LiftPoints:
             weight=lifted.weight,
             num_views=lifted.num_views,
             disagreement=lifted.disagreement,
+            segments=segments,
         )
 
     def _check(self, cloud: Points) -> None:

@@ -17,7 +17,7 @@ class LiftSuperpoints:
 
     A super-point is a piece of surface that hardly bends and hardly changes colour, so its points
     most likely belong to one thing. The result has the cloud's own points: each carries the
-    features of its segment, also where it was not observed itself.
+    features and the number (`segments`) of its segment, also where it was not observed itself.
 
     Attributes:
         scale: How much a segment may bend or change colour before it ends; larger gives larger
@@ -45,7 +45,7 @@ class LiftSuperpoints:
             )
 
     def __call__(self, cloud: Points) -> Points:
-        """The cloud, its features averaged over segments.
+        """The cloud, its features averaged over segments; of bare points the segments alone.
 
         Raises:
             DataError: If a coordinate or feature is not finite.
@@ -65,9 +65,13 @@ class LiftSuperpoints:
                 fix="drop such points before lifting",
             ) from error
         if pooled is None:
-            return cloud
+            return replace(cloud, segments=ids)
         return replace(
-            cloud, rows=pooled.rows[ids], valid=pooled.valid[ids], weight=pooled.weight[ids]
+            cloud,
+            rows=pooled.rows[ids],
+            valid=pooled.valid[ids],
+            weight=pooled.weight[ids],
+            segments=ids,
         )
 
     def _segments(self, cloud: Points) -> Tensor:
