@@ -7,6 +7,9 @@ renamed; a process that dies half-way leaves the previous file untouched and one
 
 from __future__ import annotations
 
+import ctypes
+import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -22,6 +25,9 @@ from xmodal.errors import DataError
 # The writer's process id is part of the name, so that a leftover is told from a live writer.
 _TEMPORARY = re.compile(r"^\..+\.tmp-(?P<pid>\d+)-[0-9a-f]{8}$")
 _HASH_BLOCK_BYTES = 1 << 20
+# From linux/fs.h and linux/fcntl.h; the errors say that kernel or file system cannot exchange.
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+_NO_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.EXDEV)
 
 
 def temporary_name(path: Path) -> Path:
@@ -65,8 +71,9 @@ def atomic_folder(path: Path) -> Generator[Path]:
     """Give a temporary folder to fill; it becomes `path` only if the block succeeds.
 
     Args:
-        path: Final name of the folder. An old folder of that name is replaced; between its removal
-            and the rename there is neither, never a mixture.
+        path: Final name of the folder. An old folder of that name is exchanged for the new one in
+            one step where the system can (Linux), so a kill leaves one of the two; elsewhere there
+            is neither for a moment, never a mixture.
 
     Yields:
         The temporary folder, empty.
@@ -82,9 +89,8 @@ def atomic_folder(path: Path) -> Generator[Path]:
             _sync(file)
         _sync(temporary)
         if path.exists():
-            aside = path.replace(temporary_name(path))
-            temporary.replace(path)
-            shutil.rmtree(aside)
+            _exchange(temporary, path)
+            shutil.rmtree(temporary)
         else:
             temporary.replace(path)
         _sync(path.parent)
@@ -95,6 +101,18 @@ def atomic_folder(path: Path) -> Generator[Path]:
         raise _not_written(path, needed, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def locked(path: Path) -> Generator[None]:
+    """Hold a lock among processes; a second writer waits. The system frees it when a holder dies.
+
+    Args:
+        path: The lock file; made when it does not exist, and left there.
+    """
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -160,6 +178,21 @@ def _alive(pid: int) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def _exchange(new: Path, old: Path) -> None:
+    """Let two folders change names in one step, or by renames where the system cannot."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is not None:
+        names = os.fsencode(new.absolute()), os.fsencode(old.absolute())
+        if rename(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0:
+            return
+        number = ctypes.get_errno()
+        if number not in _NO_EXCHANGE:
+            raise OSError(number, os.strerror(number), str(old))
+    aside = old.replace(temporary_name(old))
+    new.replace(old)
+    aside.replace(new)
 
 
 def _sync(path: Path) -> None:

@@ -44,7 +44,7 @@ def principal_colours(features: Features) -> npt.NDArray[np.float32]:
     if len(seen) < 4:
         return colours
     picked = seen[:: max(1, len(seen) // _PCA_ROWS)]
-    sample = torch.from_numpy(np.asarray(features.rows[picked], dtype=np.float32))
+    sample = torch.from_numpy(features.take(picked))
     mean = sample.mean(0)
     torch.manual_seed(0)
     axes = torch.pca_lowrank(sample - mean, q=3, center=False)[2]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -34,7 +33,7 @@ def check_file(path: Path, record: Mapping[str, Any]) -> None:
         DataError: Naming the file, the first chunk that differs and the rows in it.
     """
     try:
-        stat = os.stat(path)
+        stat = path.stat()
     except OSError as error:
         raise DataError(
             str(path),

@@ -2,8 +2,7 @@
 
     RUN/graph.yaml run.yaml         the resolved graph and run file
     RUN/points.ply                  the points; every feature store shares this row order
-    RUN/features/{lifted,student}/  rows.npy (float16), valid, weight, num_views, disagreement,
-                                    store.json
+    RUN/features/{lifted,student}/  one feature store a node, see `xmodal.store.features`
     RUN/checkpoints/ metrics.csv log.jsonl
     RUN/manifest.json               sha256 of every file above, versions, fingerprint
 
@@ -13,74 +12,36 @@ a run that was killed is recognised as unfinished.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 import shutil
 import time
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
-from xmodal.atomic import atomic_folder, sha256_file, write_json
+from lifting.operator import LiftOperator
+from xmodal.atomic import sha256_file, write_json
 from xmodal.errors import DataError, UsageError
+from xmodal.store.features import (
+    FeatureInfo,
+    Features,
+    differences,
+    open_features,
+    open_sets,
+    read_info,
+    write_store,
+)
+from xmodal.store.rows import Codec
+from xmodal.values import PointSets
 
 _VERSIONED = ("xmodal", "torch", "numpy", "numba", "timm", "onnxruntime", "open_clip_torch")
-_ARRAYS = ("rows", "valid", "weight", "num_views", "disagreement")
-
-
-@dataclass(frozen=True, kw_only=True)
-class FeatureInfo:
-    """What a feature store holds and where it came from.
-
-    Attributes:
-        teacher: Teacher name, as given on the command line.
-        space: `unit`, `simplex` or `raw`.
-        channels: Width of a row.
-        num_points: Number of rows, valid or not.
-        num_valid: Rows that at least one view observed.
-        fingerprint: sha256 over teacher, graph and frames.
-        cosine_error: Largest 1 - cosine between a row as computed and as stored.
-        licence: Licence of the teacher's weights.
-    """
-
-    teacher: str
-    space: str
-    channels: int
-    num_points: int
-    num_valid: int
-    fingerprint: str
-    cosine_error: float
-    licence: str = ""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Features:
-    """An opened feature store. `rows` is memory-mapped float16; read it in blocks."""
-
-    info: FeatureInfo
-    rows: npt.NDArray[np.float16]
-    valid: npt.NDArray[np.bool_]
-    weight: npt.NDArray[np.float32]
-    num_views: npt.NDArray[np.int32]
-    disagreement: npt.NDArray[np.float32]
-
-    def blocks(self, size: int = 8192) -> Iterable[tuple[slice, npt.NDArray[np.float32]]]:
-        """Yield (slice, float32 rows) in order; memory is one block."""
-        for start in range(0, len(self.rows), size):
-            part = slice(start, min(start + size, len(self.rows)))
-            yield part, np.asarray(self.rows[part], dtype=np.float32)
-
-
-def fingerprint_of(**parts: object) -> str:
-    """Hash named JSON-able parts, independent of their order."""
-    text = json.dumps(parts, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def versions() -> dict[str, str]:
@@ -148,48 +109,128 @@ class Run:
                 fix="the file was changed by hand or cut; lift again with --overwrite",
             ) from error
 
-    def write_features(self, source: str, info: FeatureInfo, **arrays: npt.NDArray[Any]) -> None:
+    def write_features(
+        self,
+        source: str,
+        info: FeatureInfo,
+        *,
+        made_from: Mapping[str, Any] | None = None,
+        codec: Codec = "fp16",
+        **arrays: npt.NDArray[Any],
+    ) -> None:
         """Store rows and their bookkeeping under `features/SOURCE`, replacing what was there.
 
-        `rows` may be float32 (a memory map); it is converted to float16 in blocks.
-        """
-        final = self.path / "features" / source
-        final.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_folder(final) as work:
-            worst = _write_half(work / "rows.npy", arrays["rows"])
-            for name in _ARRAYS[1:]:
-                np.save(work / f"{name}.npy", arrays[name])
-            write_json(work / "store.json", {**asdict(info), "cosine_error": worst})
-
-    def features(self, source: str) -> Features:
-        """Open a feature store.
+        Args:
+            source: Node of the graph.
+            info: What the rows are; the errors of the codec are measured and filled in.
+            made_from: What the fingerprint is a hash of, to name what differs later.
+            codec: How rows are stored.
+            **arrays: `rows [N, C]` in any float dtype (may be a memory map), `valid`, `weight`,
+                `num_views`, `disagreement` and, where points have them, `segments`.
 
         Raises:
-            DataError: If it is missing, cut, or its arrays do not fit together.
+            DataError: If rows are not finite, do not fit the codec, or cannot be written.
         """
         folder = self.path / "features" / source
+        write_store(folder, replace(info, codec=codec), made_from or {}, arrays)
+
+    def write_sets(
+        self,
+        source: str,
+        info: FeatureInfo,
+        sets: PointSets,
+        *,
+        made_from: Mapping[str, Any] | None = None,
+        codec: Codec = "fp16",
+    ) -> None:
+        """Store point sets under `features/SOURCE`; numbers of `info` are set from the value.
+
+        Raises:
+            UsageError: If the codec is `segments`, which needs points.
+            DataError: As `write_features`.
+        """
+        if codec == "segments":
+            raise UsageError(
+                f"codec segments for node {source!r}",
+                wanted="fp16, bf16, int8 or pq64 for sets of points",
+                got="segments, which shares a row among points",
+                fix="store: {codec: fp16}",
+            )
+        pattern = sets.membership
+        info = replace(
+            info,
+            codec=codec,
+            kind="point_sets",
+            channels=sets.rows.shape[1],
+            num_points=len(sets.rows),
+            num_valid=int(sets.valid.sum()),
+            num_sources=pattern.num_sources,
+        )
+        tensors = {
+            "rows": sets.rows,
+            "valid": sets.valid,
+            "weight": sets.weight,
+            "crow": pattern.crow,
+            "col": pattern.col,
+            "membership_weight": pattern.weight,
+        }
+        arrays = {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
+        write_store(self.path / "features" / source, info, made_from or {}, arrays)
+
+    def features(self, source: str) -> Features:
+        """Open the features of points after checking every byte of them.
+
+        Raises:
+            DataError: If they are missing, damaged, or do not fit together.
+        """
+        return open_features(self._store(source))
+
+    def sets(self, source: str) -> PointSets:
+        """Point sets of a node, rows in float32, after checking every byte of them.
+
+        Raises:
+            DataError: If they are missing, damaged, or do not fit together.
+        """
+        folder = self._store(source)
+        info, arrays, rows = open_sets(folder)
+        tensors = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
+        try:
+            membership = LiftOperator(
+                crow=tensors["crow"],
+                col=tensors["col"],
+                weight=tensors["membership_weight"],
+                num_sources=info.num_sources,
+            )
+        except ValueError as error:
+            raise DataError(
+                str(folder),
+                wanted=f"sets among {info.num_sources} points",
+                got=str(error),
+                fix="lift again with --overwrite",
+            ) from error
+        return PointSets(
+            rows=torch.from_numpy(np.asarray(rows)),
+            valid=tensors["valid"],
+            weight=tensors["weight"],
+            membership=membership,
+        )
+
+    def info(self, source: str) -> FeatureInfo:
+        """What a store holds; nothing but its record is read."""
+        return read_info(self._store(source))
+
+    def _store(self, source: str) -> Path:
         if not self.has(source):
             have = ", ".join(self.sources()) or "none"
             raise DataError(
-                str(folder),
+                str(self.path / "features" / source),
                 wanted=f"features of source {source!r}",
                 got=f"the run has: {have}",
                 fix=f"xmodal train {self.runfile} --out {self.path}"
                 if source == "student"
                 else "xmodal lift SCENE --teacher embedded --out RUN",
             )
-        info = FeatureInfo(**json.loads((folder / "store.json").read_text()))
-        arrays = {name: load_array(folder / f"{name}.npy") for name in _ARRAYS}
-        for name, array in arrays.items():
-            wanted = (info.num_points, info.channels) if name == "rows" else (info.num_points,)
-            if array.shape != wanted:
-                raise DataError(
-                    str(folder / f"{name}.npy"),
-                    wanted=f"shape {wanted}",
-                    got=f"shape {array.shape}",
-                    fix="the store is damaged; lift again with --overwrite",
-                )
-        return Features(info=info, **arrays)
+        return self.path / "features" / source
 
     def finish(self, **record: object) -> None:
         """Write the manifest: hashes of all files, versions, and what the caller adds."""
@@ -222,8 +263,21 @@ class Run:
         return problems
 
 
-def create_run(path: Path, fingerprint: str, *, overwrite: bool) -> Run:
+def create_run(
+    path: Path,
+    fingerprint: str,
+    *,
+    overwrite: bool,
+    made_from: Mapping[str, Any] | None = None,
+) -> Run:
     """Make a RUN folder ready for writing.
+
+    Args:
+        path: The folder.
+        fingerprint: Of what will be written.
+        overwrite: Whether a run with another fingerprint may be deleted.
+        made_from: What the fingerprint is a hash of; a refusal then says what differs from the
+            `made_from` in the manifest of the run that is there.
 
     Raises:
         UsageError: If `path` holds something else, or a run with another fingerprint.
@@ -246,7 +300,7 @@ def create_run(path: Path, fingerprint: str, *, overwrite: bool) -> Run:
             raise UsageError(
                 str(path),
                 wanted=f"an empty folder or a run with fingerprint {fingerprint[:12]}",
-                got=f"a run with fingerprint {str(known)[:12]}",
+                got=f"a run with fingerprint {str(known)[:12]}{_differing(run, made_from)}",
                 fix="give another --out, or --overwrite to replace it; nothing was changed",
             )
         if known != fingerprint:
@@ -263,37 +317,12 @@ def _clear(path: Path) -> None:
         shutil.rmtree(path / name, ignore_errors=True)
 
 
-def _write_half(path: Path, rows: npt.NDArray[Any], block: int = 8192) -> float:
-    """Convert to float16 in blocks and return the largest 1 - cosine that this cost."""
-    out = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=rows.shape)
-    worst = 0.0
-    for start in range(0, len(rows), block):
-        part = np.asarray(rows[start : start + block], dtype=np.float32)
-        half = part.astype(np.float16)
-        out[start : start + block] = half
-        back = half.astype(np.float32)
-        norm = np.linalg.norm(part, axis=1) * np.linalg.norm(back, axis=1)
-        seen = norm > 0
-        if seen.any():
-            cosine = (part[seen] * back[seen]).sum(1) / norm[seen]
-            worst = max(worst, float(1 - cosine.min()))
-    out.flush()
-    del out
-    return worst
-
-
-def load_array(path: Path) -> npt.NDArray[Any]:
-    """Memory-map a .npy file, copy-on-write; a damaged one is a DataError."""
-    try:
-        return np.load(path, mmap_mode="c", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(
-            str(path),
-            wanted="a whole .npy array",
-            got=str(error),
-            fix="run `xmodal verify RUN` to see what is damaged, then lift again with --overwrite",
-        ) from error
+def _differing(run: Run, made_from: Mapping[str, Any] | None) -> str:
+    old = run.manifest().get("made_from")
+    if old is None or made_from is None:
+        return ""
+    return "".join(f"; {line}" for line in differences(old, made_from))
 
 
 def _is_volatile(path: Path) -> bool:
-    return path.name in {"manifest.json", "log.jsonl"} or ".tmp-" in str(path)
+    return path.name in {"manifest.json", "log.jsonl", ".lock"} or ".tmp-" in str(path)
