@@ -23,6 +23,8 @@ What the graph looks for on an op, beside `__call__`:
   that there is nothing to learn.
 - `channels -> int | None` and `space -> str | None` (class variable, property or field): what the
   op gives, known without loading anything; None when only the weights can tell.
+- `text_side() -> Teacher`: of a lift whose rows are no longer the teacher's, whoever understands
+  questions about them; `row_names`, what each column of its rows stands for.
 - `gives_rows = False` (class variable) where the points that an op gives carry no features.
 - `gives -> str` where the settings decide which of the kinds of the return hint it is.
 - `teacher_spaces -> tuple[str, ...]` on a `distill` op: the spaces of teacher rows it takes.

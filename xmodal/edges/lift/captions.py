@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lifting.captions import CaptionedSet, ViewWords
+    from xmodal.teachers.teacher import Teacher
     from xmodal.values import Depth, FeatureMap, Masks, Points, PointSets, Views
 
 Level = Literal["scene", "view", "entity"]
@@ -61,6 +62,12 @@ class Captions:
             raise ValueError(f"words must be 1 or more, not {self.words}")
         if not 0 <= self.least_share <= 1:
             raise ValueError(f"least_share must lie in [0, 1], not {self.least_share}")
+
+    def text_side(self) -> Teacher:
+        """Whoever understands questions about the captions' rows."""
+        from xmodal.teachers.sentences import SentenceTeacher
+
+        return SentenceTeacher()
 
     def __call__(
         self, maps: Views[FeatureMap] | Views[Masks], depth: Views[Depth] | None, cloud: Points

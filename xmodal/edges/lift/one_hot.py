@@ -50,6 +50,11 @@ class OneHot:
         """One column for each name, and one for all others if there is such."""
         return len(self.names) + self.other
 
+    @property
+    def row_names(self) -> tuple[str, ...]:
+        """What each column stands for."""
+        return (*self.names, *(("other",) if self.other else ()))
+
     def __call__(self, labels: Labels, cloud: Points) -> Points:
         """The cloud with one row per point; valid where a label is known and kept.
 
