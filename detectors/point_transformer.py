@@ -123,7 +123,8 @@ class _Level:
     def coarser(self, curves: list[Curve]) -> tuple[_Level, Tensor]:
         """The level of cells twice as large, and the parent of every cell."""
         grid, halve = self.grid.halved()
-        parent = torch.empty_like(halve.targets).index_copy_(0, halve.sources, halve.targets)
+        sources, targets = halve.sources.long(), halve.targets.long()
+        parent = torch.empty_like(targets).index_copy_(0, sources, targets)
         # Children of one parent share its key, so whichever is written last is right.
         keys = {
             curve: key.new_empty(len(grid.cells)).index_copy_(0, parent, coarser_keys(key))
