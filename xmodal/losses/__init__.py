@@ -7,7 +7,47 @@ observed row gives a loss of NaN. What must last from step to step (a queue, cla
 module with buffers.
 """
 
+from xmodal.losses.contrast import QueueContrast, info_nce, sampled_info_nce
+from xmodal.losses.decoupled import decoupled, multi_scale
+from xmodal.losses.direction_norm import DirectionNorm
+from xmodal.losses.pooled import (
+    agreement,
+    part_distill,
+    pool_segments,
+    pool_sets,
+    segment_contrast,
+    set_contrast,
+    set_cosine,
+)
+from xmodal.losses.relational import affinity, similarity
 from xmodal.losses.rows import LEAST_PROBABILITY
 from xmodal.losses.rowwise import cosine, kl, mse, smooth_l1
+from xmodal.losses.standardise import Standardise
+from xmodal.losses.wasserstein import LipschitzCritic, sinkhorn, wasserstein
 
-__all__ = ["LEAST_PROBABILITY", "cosine", "kl", "mse", "smooth_l1"]
+__all__ = [
+    "LEAST_PROBABILITY",
+    "DirectionNorm",
+    "LipschitzCritic",
+    "QueueContrast",
+    "Standardise",
+    "affinity",
+    "agreement",
+    "cosine",
+    "decoupled",
+    "info_nce",
+    "kl",
+    "mse",
+    "multi_scale",
+    "part_distill",
+    "pool_segments",
+    "pool_sets",
+    "sampled_info_nce",
+    "segment_contrast",
+    "set_contrast",
+    "set_cosine",
+    "similarity",
+    "sinkhorn",
+    "smooth_l1",
+    "wasserstein",
+]

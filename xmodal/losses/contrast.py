@@ -1,0 +1,240 @@
+"""Contrast: a student's row must be nearer to its own teacher row than to others (InfoNCE).
+
+Rows are compared by direction. The rules on rows that were not observed are those of the package.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from xmodal.losses.rows import (
+    check_temperature,
+    direction,
+    observed_directions,
+    spread,
+    take,
+    weighted_mean,
+)
+
+# Rows that share their sampled negatives: few enough that negatives differ, enough for a GEMM.
+_BLOCK = 256
+
+
+def info_nce(
+    teacher: Float[Tensor, "M C"],
+    student: Float[Tensor, "M C"],
+    *,
+    valid: Bool[Tensor, " M"] | None = None,
+    weight: Float[Tensor, " M"] | None = None,
+    temperature: float = 0.07,
+    soft: bool = False,
+    ignore_above: float = 1.0,
+    rows_cap: int | None = None,
+) -> Float[Tensor, ""]:
+    """Which of all teacher rows of the batch is mine? Cross-entropy of a soft-max over cosines.
+
+    The loss of row i is -log softmax_j(s_i . t_j / temperature) at j = i, with unit rows.
+
+    Args:
+        teacher: Keys, of any length; rows of length 0 are left out.
+        student: Queries, of any length.
+        valid: Rows that were observed; all when None.
+        weight: Weights of the rows' terms, not negative; equal when None.
+        temperature: Divides cosines, above 0.
+        soft: Every other row counts as a positive, too, as far as its teacher row is like the own
+            one: by (1 + t_i . t_j) / 2, normalised to a sum of 1.
+        ignore_above: Teacher rows whose cosine to the own one is above this are no negatives; 1
+            keeps all.
+        rows_cap: At most that many rows, evenly spaced, are compared: memory is its square.
+
+    Raises:
+        ValueError: If a weight is negative or a setting is out of range.
+
+    Source:
+        van den Oord et al., Representation Learning with Contrastive Predictive Coding, 2018,
+        equation 4. Soft: Srinivasa et al., CWCL, NeurIPS 2023, equation 3. Ignored negatives:
+        Mahmoud et al., Self-Supervised Image-to-Point Distillation via Semantically Tolerant
+        Contrastive Loss, CVPR 2023.
+    """
+    check_contrast(temperature, soft, ignore_above)
+    kept, weight = observed_directions(teacher, valid, weight, rows_cap)
+    keys, queries = direction(take(teacher, kept)), direction(take(student, kept))
+    own = torch.arange(len(kept), device=keys.device)
+    alike = keys @ keys.T if soft or ignore_above < 1 else None
+    values = _cross_entropy(queries @ keys.T / temperature, own, alike, soft, ignore_above)
+    return weighted_mean(values, weight, student)
+
+
+def sampled_info_nce(
+    teacher: Float[Tensor, "M C"],
+    student: Float[Tensor, "M C"],
+    *,
+    valid: Bool[Tensor, " M"] | None = None,
+    weight: Float[Tensor, " M"] | None = None,
+    temperature: float = 0.07,
+    num_negatives: int = 64,
+    soft: bool = False,
+    ignore_above: float = 1.0,
+) -> Float[Tensor, ""]:
+    """`info_nce` against some other rows of the batch, drawn at random: linear in the rows.
+
+    Rows come in blocks of up to 256 that share their negatives, drawn by torch's own generator. A
+    draw of the own row is no negative. With `num_negatives` of at least the number of rows this is
+    `info_nce`.
+
+    Args:
+        teacher: See `info_nce`.
+        student: See `info_nce`.
+        valid: See `info_nce`.
+        weight: See `info_nce`.
+        temperature: See `info_nce`.
+        num_negatives: Negatives of each row, at least 1.
+        soft: See `info_nce`.
+        ignore_above: See `info_nce`.
+
+    Raises:
+        ValueError: If a weight is negative or a setting is out of range.
+
+    Source:
+        Xie et al., PointContrast, ECCV 2020, equation 3 (PointInfoNCE).
+    """
+    check_contrast(temperature, soft, ignore_above)
+    if num_negatives < 1:
+        msg = f"num_negatives must be at least 1, not {num_negatives}"
+        raise ValueError(msg)
+    kept, weight = observed_directions(teacher, valid, weight)
+    keys, queries = direction(take(teacher, kept)), direction(take(student, kept))
+    parts: list[Tensor] = []
+    for block in torch.arange(len(kept)).split(_BLOCK):
+        drawn = torch.randperm(len(kept))[:num_negatives].to(keys.device)
+        rows = block.to(keys.device)
+        mine, others = keys[rows], keys[drawn]
+        alike = torch.cat([(mine * mine).sum(dim=1, keepdim=True), mine @ others.T], dim=1)
+        positive = (queries[rows] * mine).sum(dim=1, keepdim=True)
+        logits = torch.cat([positive, queries[rows] @ others.T], dim=1) / temperature
+        own = torch.zeros(len(rows), dtype=torch.long, device=keys.device)
+        drawn_self = nn.functional.pad(drawn == rows[:, None], (1, 0))
+        parts.append(_cross_entropy(logits, own, alike, soft, ignore_above, drawn_self))
+    values = torch.cat(parts) if parts else queries.sum(dim=1)
+    return weighted_mean(values, weight, student)
+
+
+class QueueContrast(nn.Module):
+    """InfoNCE against teacher rows of earlier steps: many negatives at a linear cost.
+
+    In training the teacher rows of a call enter the queue once its loss is known, oldest out first.
+    While the queue is empty the loss is 0.
+
+    Args:
+        channels: Width of the teacher's rows.
+        size: Length of the queue.
+        per_call: At most that many rows of a call enter, evenly spaced, so that several scenes are
+            in the queue together.
+
+    Raises:
+        ValueError: If a size is below 1.
+
+    Source:
+        He et al., Momentum Contrast, CVPR 2020, equation 1 and algorithm 1. A frozen teacher's keys
+        do not age, so no momentum encoder is needed.
+    """
+
+    def __init__(self, channels: int, size: int = 4096, per_call: int = 256) -> None:
+        super().__init__()
+        if min(channels, size, per_call) < 1:
+            msg = f"channels, size and per_call must be at least 1: {channels}, {size}, {per_call}"
+            raise ValueError(msg)
+        self.size, self.per_call = size, min(per_call, size)
+        self.register_buffer("keys", torch.zeros(size, channels))
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+
+    def forward(
+        self,
+        teacher: Float[Tensor, "M C"],
+        student: Float[Tensor, "M C"],
+        *,
+        valid: Bool[Tensor, " M"] | None = None,
+        weight: Float[Tensor, " M"] | None = None,
+        temperature: float = 0.07,
+        soft: bool = False,
+        ignore_above: float = 1.0,
+    ) -> Float[Tensor, ""]:
+        """The loss; arguments as for `info_nce`.
+
+        Raises:
+            ValueError: If a weight is negative or a setting is out of range.
+        """
+        check_contrast(temperature, soft, ignore_above)
+        kept, weight = observed_directions(teacher, valid, weight)
+        keys, queries = direction(take(teacher, kept)), direction(take(student, kept))
+        queue = self.filled().to(keys)
+        positive = (queries * keys).sum(dim=1, keepdim=True)
+        logits = torch.cat([positive, queries @ queue.T], dim=1) / temperature
+        alike = None
+        if soft or ignore_above < 1:
+            itself = (keys * keys).sum(dim=1, keepdim=True)
+            alike = torch.cat([itself, keys @ queue.T], dim=1)
+        own = torch.zeros(len(kept), dtype=torch.long, device=keys.device)
+        values = _cross_entropy(logits, own, alike, soft, ignore_above)
+        if self.training:
+            self._enter(keys.detach())
+        return weighted_mean(values, weight, student)
+
+    def filled(self) -> Float[Tensor, "K C"]:
+        """The keys in the queue, in no order that matters."""
+        keys, count = cast("Tensor", self.keys), cast("Tensor", self.count)
+        # a copy: the step's backward still needs these when new ones have entered
+        return keys[: min(int(count), self.size)].clone()
+
+    def _enter(self, keys: Tensor) -> None:
+        mine, count = cast("Tensor", self.keys), cast("Tensor", self.count)
+        new = keys[spread(len(keys), self.per_call).to(keys.device)]
+        new = new[torch.isfinite(new).all(dim=1)]  # one bad row must not spoil later steps
+        place = (int(count) + torch.arange(len(new), device=mine.device)) % self.size
+        mine[place] = new.to(mine)
+        count += len(new)
+
+
+def check_contrast(temperature: float, soft: bool, ignore_above: float) -> None:
+    """Refuse settings that no contrast can have.
+
+    Raises:
+        ValueError: If the temperature is not above 0, `ignore_above` lies outside [-1, 1], or both
+            kinds of care for alike rows are asked for.
+    """
+    check_temperature(temperature)
+    if not -1 <= ignore_above <= 1:
+        msg = f"ignore_above is a cosine in [-1, 1], not {ignore_above}"
+        raise ValueError(msg)
+    if soft and ignore_above < 1:
+        msg = "soft counts alike rows as positives and ignore_above leaves them out; choose one"
+        raise ValueError(msg)
+
+
+def _cross_entropy(
+    logits: Tensor,
+    own: Tensor,
+    alike: Tensor | None,
+    soft: bool,
+    ignore_above: float,
+    dropped: Tensor | None = None,
+) -> Tensor:
+    """Cross-entropy of each row; `own` is its positive, `alike` cosines among teacher rows."""
+    if ignore_above < 1 and alike is not None:
+        near = (alike > ignore_above).scatter(1, own[:, None], value=False)
+        dropped = near if dropped is None else dropped | near
+    if dropped is not None:
+        logits = logits.masked_fill(dropped, -torch.inf)
+    if not soft or alike is None:
+        return nn.functional.cross_entropy(logits, own, reduction="none")
+    share = ((1 + alike) / 2).clamp_min(0)
+    log_given = logits.log_softmax(dim=1)
+    if dropped is not None:
+        # 0 x -inf is no number: what was dropped has share 0 and any finite logarithm
+        share = share.masked_fill(dropped, 0.0)
+        log_given = log_given.masked_fill(dropped, 0.0)
+    return -(share * log_given).sum(dim=1) / share.sum(dim=1)
