@@ -71,7 +71,8 @@ def frequent(
         least_share: Words with less than this share of the heaviest one's mass are left out.
     """
     total: dict[str, float] = {}
-    for index in mass.topk(min(4 * most, len(mass))).indices.tolist():
+    heaviest: list[int] = mass.topk(min(4 * most, len(mass))).indices.tolist()
+    for index in heaviest:
         total[names[index]] = total.get(names[index], 0.0) + float(mass[index])
     ranked = sorted(total, key=lambda word: (-total[word], word))[:most]
     return tuple(w for w in ranked if total[w] > 0 and total[w] >= least_share * total[ranked[0]])

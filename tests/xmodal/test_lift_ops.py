@@ -292,9 +292,10 @@ def test_superpoints_stay_within_a_sample():
     assert torch.equal(LiftSuperpoints()(twice).rows, twice.rows)
 
 
-def test_superpoints_of_bare_points_change_nothing():
-    cloud = wall_points()
-    assert LiftSuperpoints()(cloud) is cloud
+def test_superpoints_of_bare_points_are_numbers_alone():
+    found = LiftSuperpoints()(wall_points())
+    assert found.rows is None
+    assert found.segments.tolist() == [0] * 300
 
 
 @pytest.mark.parametrize("op", [LiftVoxels(), LiftSuperpoints()])
