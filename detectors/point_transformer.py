@@ -126,7 +126,7 @@ class _Level:
         sources, targets = halve.sources.long(), halve.targets.long()
         parent = torch.empty_like(targets).index_copy_(0, sources, targets)
         # Children of one parent share its key, so whichever is written last is right.
-        keys = {
+        keys: dict[Curve, Tensor] = {
             curve: key.new_empty(len(grid.cells)).index_copy_(0, parent, coarser_keys(key))
             for curve, key in self.keys.items()
         }
@@ -155,6 +155,7 @@ class PointTransformer(nn.Module):
         preset = _PRESETS[size]
         widths, ups = preset.channels, (*preset.decoder_channels, preset.channels[-1])
         self.in_channels, self.patch = in_channels, preset.patch
+        self.encoder_blocks = preset.blocks
         self.stem = SparseConv(in_channels, widths[0], 27, _SURFACE)
         self.stem_norm = nn.LayerNorm(widths[0])
         self.encoders = nn.ModuleList(
@@ -207,7 +208,7 @@ class PointTransformer(nn.Module):
                 x = self.downs[i](x, parents[i], len(levels[i + 1].grid.cells))
         for i in reversed(range(len(parents))):
             x = self.ups[i](x, skips[i], parents[i])
-            x = _run(self.decoders[i], x, levels[i], first=i + len(self.encoders[i]))
+            x = _run(self.decoders[i], x, levels[i], first=i + self.encoder_blocks[i])
         out = self.head(x)
         return torch.empty_like(out).index_copy(0, order, out)
 
@@ -230,7 +231,9 @@ def _finest(
         0, sample[:, None].expand(-1, 3), coords, "amin", include_self=False
     )
     grid, order = sparse_grid(coords - low[sample], sample)
-    keys = {curve: curve_keys(grid.cells[:, 1:], grid.cells[:, 0], curve) for curve in CURVES}
+    keys: dict[Curve, Tensor] = {
+        curve: curve_keys(grid.cells[:, 1:], grid.cells[:, 0], curve) for curve in CURVES
+    }
     return _Level(grid, keys, curves, size), order
 
 
