@@ -21,7 +21,9 @@ from torch import Tensor, nn
 from xmodal.atomic import atomic_folder, remove_folder, remove_leftovers
 from xmodal.errors import CheckpointError, DataError
 
-SCHEMA = 1
+SCHEMA = 2
+# Schema 1 has the same files and says less in `meta`; its readers fill in what it meant.
+_READABLE = (1, SCHEMA)
 _TENSORS, _MANIFEST = "tensors.safetensors", "manifest.json"
 _NAME = re.compile(r"^step-(\d{8})$")
 # A manifest lists names and hashes; one larger than this is not ours.
@@ -36,11 +38,13 @@ class Checkpoint:
         tensors: All tensors by name, on the CPU.
         meta: Whatever the writer recorded beside them, as JSON.
         path: Folder it was read from.
+        schema: Version of the format that it was written in.
     """
 
     tensors: dict[str, Tensor]
     meta: dict[str, Any]
     path: Path
+    schema: int = SCHEMA
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
@@ -113,7 +117,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise _damaged(str(file), "a safetensors file", str(error)) from error
     if different := sorted(tensors.keys() ^ listed.keys()):
         raise _damaged(f"{file}: tensor {different[0]}", "the same names as in the manifest", "not")
-    return Checkpoint(tensors, manifest["meta"], path)
+    return Checkpoint(tensors, manifest["meta"], path, manifest["schema"])
 
 
 def prune_checkpoints(folder: Path, keep: int) -> None:
@@ -194,9 +198,9 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         raise _damaged(str(file), "the manifest of a checkpoint", error.strerror or "") from error
     except ValueError as error:
         raise _damaged(str(file), "JSON", str(error)) from error
-    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
+    if not isinstance(manifest, dict) or manifest.get("schema") not in _READABLE:
         got = manifest.get("schema") if isinstance(manifest, dict) else "no schema"
-        raise _damaged(str(file), f"a checkpoint of schema {SCHEMA}", f"schema {got}")
+        raise _damaged(str(file), f"a checkpoint of schema {SCHEMA}, or an older one", f"schema {got}")
     if manifest.get("manifest_sha256") != _digest(manifest):
         raise _damaged(str(file), "the manifest that was written", "a changed one (SHA-256)")
     return manifest

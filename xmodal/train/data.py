@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from detectors.point_student import PointStudent
+from lifting.operator import LiftOperator
+from lifting.points import voxelize
 from xmodal.errors import DataError
 from xmodal.train.inference import StudentOp, observed
-from xmodal.values import Points
+from xmodal.train.options import Average
+from xmodal.train.sets import counting_sets, in_some_set
+from xmodal.values import Points, PointSets
+
+# Cells of a scene are counted at the scale of furniture's parts, whatever its cloud's spacing.
+_EXTENT_VOXEL_M = 0.05
 
 
 @runtime_checkable
 class DistillOp(Protocol):
-    """A loss between rows on the same points, and its factor in the sum."""
+    """A loss between a student's points and a teacher's rows, and its factor in the sum."""
 
     @property
     def weight(self) -> float:
@@ -27,7 +35,7 @@ class DistillOp(Protocol):
         ...
 
     def __call__(
-        self, teacher: Points, student: Points, *, net: nn.Module | None = None
+        self, teacher: Points | PointSets, student: Points, *, net: nn.Module | None = None
     ) -> Float[Tensor, ""]:
         """The loss."""
         ...
@@ -51,53 +59,94 @@ class Distill:
     student: str
     net: nn.Module | None = None
 
+    @property
+    def key(self) -> str:
+        """The edge as the graph writes it, `teacher -> student`."""
+        return f"{self.teacher} -> {self.student}"
+
 
 class TrainScene:
     """Points of one scene, checked, with what students are told about them.
 
     Attributes:
-        nodes: Points of each cloud and teacher.
+        nodes: Points of each cloud and teacher, and teachers' sets of points.
         inputs: Per student, the inputs of every point.
-        observed: Per student, the points that one of its teachers saw.
-        centres: Places that a crop may be taken around.
+        of_point: Per teacher of sets, the sets of each point.
 
     Raises:
-        DataError: If a node is missing, a teacher has no row for some point, or saw none.
+        DataError: If a node is missing, or a teacher has no row for some point.
     """
 
     def __init__(
         self,
         index: int,
-        nodes: Mapping[str, Points],
+        nodes: Mapping[str, Points | PointSets],
         students: Mapping[str, Student],
         losses: Sequence[Distill],
+        averages: Mapping[str, Average],
     ) -> None:
         self.index, self.nodes = index, nodes
-        needed = [s.cloud for s in students.values()] + [edge.teacher for edge in losses]
-        if missing := sorted(set(needed) - nodes.keys()):
-            raise _unfit(index, f"the nodes {sorted(set(needed))}", f"no {missing}")
-        self.observed: dict[str, Tensor] = {}
-        for edge in losses:
-            cloud, teacher = nodes[students[edge.student].cloud], nodes[edge.teacher]
-            if teacher.rows is None or len(teacher.rows) != len(cloud.xyz):
-                got = "no rows" if teacher.rows is None else f"{len(teacher.rows)} rows"
-                raise _unfit(index, f"a row of {edge.teacher} for {len(cloud.xyz)} points", got)
-            seen = observed(teacher)
-            self.observed[edge.student] = self.observed.get(edge.student, seen) | seen
-        first = next(iter(students))
-        self.centres = nodes[students[first].cloud].xyz[self.observed[first]]
-        if len(self.centres) == 0:
-            raise _unfit(index, "at least one observed point", "none that a teacher saw")
-        self.inputs = {name: s.op.describe(nodes[s.cloud]) for name, s in students.items()}
+        stored = [edge for edge in losses if edge.teacher not in averages]
+        needed = {s.cloud for s in students.values()} | {edge.teacher for edge in stored}
+        if missing := sorted(needed - nodes.keys()):
+            raise _unfit(index, f"the nodes {sorted(needed)}", f"no {missing}")
+        self._clouds = {name: self._points(s.cloud) for name, s in students.items()}
+        self._seen: dict[tuple[str, str], Tensor] = {
+            (edge.teacher, edge.student): self._observed(edge) for edge in stored
+        }
+        self.of_point: dict[str, LiftOperator] = {
+            edge.teacher: teacher.membership.transpose()
+            for edge in stored
+            if isinstance(teacher := nodes[edge.teacher], PointSets)
+        }
+        self.inputs = {name: s.op.describe(self._clouds[name]) for name, s in students.items()}
+
+    def cloud(self, student: str) -> Points:
+        """The points that a student sees."""
+        return self._clouds[student]
+
+    def seen(self, student: str, edges: Iterable[Distill]) -> Bool[Tensor, " N"]:
+        """Points of a student's cloud that a stored teacher of one of the edges says something of.
+
+        Where all its teachers are moving averages, which speak of every point, these are all.
+        """
+        known = [self._seen.get((e.teacher, student)) for e in edges if e.student == student]
+        stored = [seen for seen in known if seen is not None]
+        if not stored:
+            return torch.ones(len(self._clouds[student].xyz), dtype=torch.bool)
+        return torch.stack(stored).any(dim=0)
+
+    @cached_property
+    def num_voxels(self) -> int:
+        """Occupied cells of the first student's cloud: how much there is to see in this scene."""
+        cloud = next(iter(self._clouds.values()))
+        return voxelize(cloud.xyz, _EXTENT_VOXEL_M, cloud.offsets).num_voxels
 
     def sample_rows(self, teacher: str, num: int, rng: np.random.Generator) -> Float[Tensor, "R C"]:
         """Up to `num` of the rows that a teacher observed, in float32."""
-        points = self.nodes[teacher]
-        seen = observed(points).nonzero().squeeze(1).numpy()
-        chosen = torch.from_numpy(np.sort(rng.permutation(seen)[:num]))
-        rows = take_rows(points, chosen, "cpu").rows
-        assert rows is not None, "checked when the scene was made"
-        return rows
+        value = self.nodes[teacher]
+        seen = counting_sets(value) if isinstance(value, PointSets) else observed(value)
+        chosen = np.sort(rng.permutation(seen.nonzero().squeeze(1).numpy())[:num])
+        assert value.rows is not None, "checked when the scene was made"
+        return value.rows[torch.from_numpy(chosen)].to(torch.float32)
+
+    def _points(self, name: str) -> Points:
+        value = self.nodes[name]
+        if isinstance(value, PointSets):
+            raise _unfit(self.index, f"points at {name}", "sets of points")
+        return value
+
+    def _observed(self, edge: Distill) -> Tensor:
+        teacher, num = self.nodes[edge.teacher], len(self._clouds[edge.student].xyz)
+        if isinstance(teacher, PointSets):
+            if teacher.membership.num_sources != num:
+                got = f"sets of a cloud of {teacher.membership.num_sources}"
+                raise _unfit(self.index, f"sets {edge.teacher} of {num} points", got)
+            return in_some_set(teacher)
+        if teacher.rows is None or len(teacher.rows) != num:
+            got = "no rows" if teacher.rows is None else f"{len(teacher.rows)} rows"
+            raise _unfit(self.index, f"a row of {edge.teacher} for {num} points", got)
+        return observed(teacher)
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,13 +157,23 @@ class Piece:
     offsets: Int[Tensor, " B1"]
     chosen: Int[Tensor, " S"]
 
+    @property
+    def compared(self) -> Int[Tensor, " S"]:
+        """Rows of the cloud that are compared."""
+        return self.rows[self.chosen]
+
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """A scene and, per student, the piece of it that a step looks at."""
+    """A scene and, per student, the piece of it that a step looks at.
+
+    `wide` holds, for students whose moving average sees more, its piece: the same compared rows
+    among more points.
+    """
 
     scene: TrainScene
     pieces: dict[str, Piece]
+    wide: dict[str, Piece]
 
 
 def as_points(xyz: Float[Tensor, "M 3"], **fields: Tensor | None) -> Points:
@@ -123,21 +182,32 @@ def as_points(xyz: Float[Tensor, "M 3"], **fields: Tensor | None) -> Points:
 
 
 def take_rows(points: Points, rows: Int[Tensor, " S"], device: str) -> Points:
-    """Some rows of a teacher, in float32, read from wherever they lie."""
+    """Some points of a teacher with all that it says of them, rows in float32.
+
+    Rows are read by index from wherever they lie: memory, a mapped file, or a store that decodes
+    what is asked for.
+    """
     taken = {
         name: None if value is None else value[rows].to(device)
-        for name, value in (("valid", points.valid), ("weight", points.weight))
+        for name, value in (
+            ("valid", points.valid),
+            ("weight", points.weight),
+            ("num_views", points.num_views),
+            ("disagreement", points.disagreement),
+            ("segments", points.segments),
+        )
     }
     features = None if points.rows is None else points.rows[rows].to(device, torch.float32)
     return as_points(points.xyz[rows].to(device), rows=features, **taken)
 
 
-def bad_rows(points: Points, rows: list[int]) -> list[int]:
-    """Rows among `rows` that hold NaN or infinity."""
-    if points.rows is None:
+def bad_rows(value: Points | PointSets, rows: Int[Tensor, " S"]) -> list[int]:
+    """Rows of a teacher that hold NaN or infinity: among `rows` for points, all for sets."""
+    if isinstance(value, PointSets):
+        return (~torch.isfinite(value.rows).all(dim=1)).nonzero().squeeze(1).tolist()
+    if value.rows is None:
         return []
-    index = torch.tensor(rows, dtype=torch.long)
-    return index[~torch.isfinite(points.rows[index]).all(dim=1)].tolist()
+    return rows[~torch.isfinite(value.rows[rows]).all(dim=1)].tolist()
 
 
 def _unfit(index: int, wanted: str, got: str) -> DataError:

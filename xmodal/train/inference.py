@@ -30,9 +30,12 @@ class StudentOp(Protocol):
 
 
 def run_student(net: PointStudent, cloud: Points, inputs: Float[Tensor, "M Ci"]) -> Points:
-    """Rows of every point in one pass, differentiable; for clouds that fit in memory."""
-    rows = net(cloud.xyz, cloud.offsets, inputs)
-    return _with_rows(cloud, rows)
+    """Rows of every point in one pass, differentiable; for clouds that fit in memory.
+
+    A network in training mode may hide inputs; `masked` says where.
+    """
+    encoded = net.encode(cloud.xyz, cloud.offsets, inputs)
+    return replace(_with_rows(cloud, net.decode(encoded)), masked=encoded.masked)
 
 
 @torch.no_grad()

@@ -1,0 +1,55 @@
+"""Sets of points in a crop: what remains of each when only some points are there."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from lifting.operator import LiftOperator
+from xmodal.values import PointSets
+
+
+def in_some_set(sets: PointSets) -> Bool[Tensor, " N"]:
+    """Points that belong to a set that counts."""
+    counts = counting_sets(sets)
+    member = torch.zeros(sets.membership.num_sources, dtype=torch.bool)
+    used = counts[sets.membership.row] & (sets.membership.weight > 0)
+    member[sets.membership.col[used]] = True
+    return member
+
+
+def take_sets(
+    sets: PointSets,
+    of_point: LiftOperator,
+    points: Int[Tensor, " S"],
+    device: str,
+    *,
+    min_points: int,
+) -> PointSets:
+    """The sets as they are among some points.
+
+    Args:
+        sets: Sets of points of a cloud.
+        of_point: Their membership the other way round, [points x sets]: `membership.transpose()`.
+        points: Rows of the cloud; they become the columns. One may come twice.
+        device: Where the result lies.
+        min_points: Sets with fewer entries than this among the points are left out, as are those
+            that are not valid or have no weight.
+
+    Returns:
+        Sets of which column s is `points[s]`, rows in float32; possibly none.
+    """
+    members = of_point.select_rows(points).transpose().drop_zeros()
+    keep = ((members.crow.diff() >= min_points) & counting_sets(sets)).nonzero().squeeze(1)
+    return PointSets(
+        rows=sets.rows[keep].to(device, torch.float32),
+        valid=sets.valid[keep].to(device),
+        weight=sets.weight[keep].to(device),
+        membership=members.select_rows(keep).to(device=device),
+    )
+
+
+def counting_sets(sets: PointSets) -> Bool[Tensor, " M"]:
+    """Sets that are valid and have weight."""
+    return sets.valid & (sets.weight > 0)

@@ -1,0 +1,318 @@
+"""One run: what stays the same from step to step, and what a step does."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from xmodal.errors import BackendError, UsageError
+from xmodal.train.averages import MovingAverages
+from xmodal.train.data import Batch, Distill, Student, TrainScene
+from xmodal.train.failures import NonFinite, dump, name_culprit
+from xmodal.train.forward import Forward
+from xmodal.train.options import Average, TrainOptions
+from xmodal.train.phases import Phase, plan_phases
+from xmodal.train.sampling import Sampler
+from xmodal.train.state import RESUME_MAY_CHANGE, Generators, TrainingState, plain
+from xmodal.values import Points, PointSets
+
+Scene = Mapping[str, Points | PointSets]
+# Enough to tell a thousand directions apart.
+_START_ROWS = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class Gradients:
+    """What a step found before it changed a weight.
+
+    Attributes:
+        loss: Mean over the step's pieces of the weighted sum of losses.
+        norm: Norm of the gradient before it was clipped.
+        parts: Mean loss of each edge, without its weight.
+        batches: The pieces and the loss of each.
+        seconds: Time for drawing pieces, computing losses, and going back through them.
+    """
+
+    loss: float
+    norm: float
+    parts: dict[int, float]
+    batches: list[tuple[Batch, float]]
+    seconds: dict[str, float]
+
+    @property
+    def finite(self) -> bool:
+        """Whether the step may change weights."""
+        return math.isfinite(self.loss) and math.isfinite(self.norm)
+
+
+class Trainer:
+    """Students, teachers, optimiser and generators of one run.
+
+    Raises:
+        UsageError: If there is no scene, or the names in stages and averages do not fit.
+        DataError: If a scene lacks a node or rows.
+    """
+
+    def __init__(
+        self,
+        students: Mapping[str, Student],
+        losses: Sequence[Distill],
+        scenes: Sequence[Scene],
+        averages: Mapping[str, Average],
+        options: TrainOptions,
+        out: Path,
+    ) -> None:
+        self.students, self.losses, self.options, self.out = students, losses, options, out
+        if not scenes:
+            raise UsageError(
+                "training", wanted="at least one scene", got="0 scenes", fix="name some under data"
+            )
+        self.averages = averages
+        self.phases = plan_phases(students, losses, averages, options)
+        for module in (s.net for s in students.values()):
+            module.to(options.device)
+        self.copies = MovingAverages(students, averages, options.ema_decay)
+        self.forward = Forward(students, losses, averages, self.copies, options)
+        self.scenes = [
+            TrainScene(i, nodes, students, losses, averages) for i, nodes in enumerate(scenes)
+        ]
+        self.began, self.points_seen = time.monotonic(), 0
+        self.edge_modules: dict[int, str] = {
+            i: f"{e.teacher}->{e.student}:{i}" for i, e in enumerate(losses) if e.net is not None
+        }
+        modules: dict[str, nn.Module] = {name: s.net for name, s in students.items()}
+        modules |= {n: net for i, n in self.edge_modules.items() if (net := losses[i].net)}
+        self._learnable = [p for m in modules.values() for p in m.parameters() if p.requires_grad]
+        self.rng = np.random.default_rng(options.seed)
+        random.seed(options.seed)
+        torch.manual_seed(options.seed)
+        self.state = TrainingState(
+            modules=modules | self.copies.modules,
+            rng=self.rng,
+            identity=self._identity(),
+            folder=out / "checkpoints",
+            keep=options.keep_checkpoints,
+            log=self.log,
+        )
+        for module in self.state.modules.values():
+            module.to(options.device)
+        self.phase: Phase | None = None
+
+    # ---- beginning and end ----------------------------------------------------------------
+
+    def log(self, record: dict[str, Any]) -> None:
+        """Append a record to the run's log."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        record = {**record, "t_s": round(time.monotonic() - self.began, 3)}
+        with (self.out / "log.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def start_from_teachers(self) -> None:
+        """Set last layers from samples of rows, where teacher and student share their columns."""
+        rng = np.random.default_rng([self.options.seed, 1])
+        for name, student in self.students.items():
+            for teacher in (e.teacher for e in self.losses if e.student == name and e.net is None):
+                if teacher in self.averages:
+                    continue
+                num = -(-_START_ROWS // len(self.scenes))
+                rows = torch.cat([s.sample_rows(teacher, num, rng) for s in self.scenes])
+                if rows.shape[1] == student.net.last.out_features:
+                    student.net.start_from(rows)
+                break
+        self.copies.start()
+
+    def enter(self, step: int, *, quietly: bool = False) -> None:
+        """Begin the stage of a step: freeze what does not learn in it, with a new optimiser."""
+        index, _ = self.options.stage_at(step)
+        phase = self.phases[index]
+        if phase is self.phase:
+            return
+        self.phase = phase
+        learning = [self.students[name].net for name in phase.trained_students]
+        learning += [net for i in phase.trained_edges if (net := self.losses[i].net) is not None]
+        inside = {p for module in learning for p in module.parameters()}
+        self.parameters = [p for p in self._learnable if p in inside]
+        for parameter in self._learnable:
+            parameter.requires_grad_(parameter in inside)
+        for name, student in self.students.items():
+            student.net.train(name in phase.trained_students)
+        for edge in self.losses:
+            if edge.net is not None:
+                edge.net.train()
+        self.state.optimiser = _optimiser(self.parameters, self.options)
+        edges = [self.losses[i] for i in phase.edges]
+        active = {n: s for n, s in self.students.items() if n in {e.student for e in edges}}
+        wide = {
+            e.student
+            for e in edges
+            if e.teacher in self.averages and self.averages[e.teacher].view == "global"
+        }
+        self.sampler = Sampler(self.scenes, active, edges, wide, self.options)
+        if quietly:
+            return
+        if self.options.stages:
+            self.log({"event": "stage", "name": phase.stage.name, "step": step})
+        if unseen := self.sampler.unseen:
+            self.log({"event": "unseen_scenes", "step": step, "scenes": unseen})
+
+    def finish(self) -> None:
+        """Leave students ready for inference, and every weight as free as it was."""
+        for parameter in self._learnable:
+            parameter.requires_grad_(True)
+        self.copies.finish(self.students)
+        for student in self.students.values():
+            student.net.eval()
+
+    # ---- a step ---------------------------------------------------------------------------
+
+    def step(self, step: int) -> dict[str, Any]:
+        """One update of all that learns; the record for the log."""
+        self.enter(step)
+        before = self.state.generators()
+        found = self._gradients_or_halves(step, before)
+        lr = self.options.learning_rate(step)
+        record: dict[str, Any] = {"step": step + 1, "loss": found.loss, "lr": lr}
+        if not found.finite:
+            self._give_up_or_skip(step, found, before)
+            return {**record, "loss": None, "skipped": True}
+        optimiser = self.state.optimiser
+        assert optimiser is not None, "set when the stage began"
+        for group in optimiser.param_groups:
+            group["lr"] = lr
+        began = time.perf_counter()
+        optimiser.step()
+        self.copies.update(step)
+        record["grad_norm"] = found.norm
+        record["seconds"] = {k: round(v, 4) for k, v in found.seconds.items()}
+        record["seconds"]["update"] = round(time.perf_counter() - began, 4)
+        for batch, _ in found.batches:
+            self.points_seen += sum(len(piece.rows) for piece in batch.pieces.values())
+        if len(found.parts) > 1:
+            record["losses"] = {self.losses[i].key: part for i, part in found.parts.items()}
+        if self.options.stages and self.phase is not None:
+            record["stage"] = self.phase.stage.name
+        return record
+
+    def gradients(self) -> Gradients:
+        """Draw the pieces of a step and accumulate the gradient of their mean loss, clipped."""
+        phase, optimiser = self.phase, self.state.optimiser
+        assert phase is not None, "a stage has begun"
+        assert optimiser is not None, "set when the stage began"
+        optimiser.zero_grad(set_to_none=True)
+        halved = self.state.counts.halved
+        num = self.options.accumulate * (2 if halved else 1)
+        sums = dict.fromkeys(phase.edges, 0.0)
+        batches: list[tuple[Batch, float]] = []
+        seconds: dict[str, float] = {"draw": 0.0, "forward": 0.0, "backward": 0.0}
+        for _ in range(num):
+            marks = [time.perf_counter()]
+            batch = self.sampler.draw(self.rng, halve=halved)
+            marks.append(time.perf_counter())
+            parts, given = self.forward.losses_of(
+                batch, phase.edges, phase.trained_students, self.rng
+            )
+            total = self._total(parts, given)
+            marks.append(time.perf_counter())
+            if total.requires_grad:  # not where no set is left for the one edge that learns
+                (total / num).backward()
+            batches.append((batch, total.item()))
+            for index, part in parts.items():
+                sums[index] += part.item() / num
+            marks.append(time.perf_counter())
+            for place, key in enumerate(seconds):
+                seconds[key] += marks[place + 1] - marks[place]
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.options.grad_clip).item()
+        loss = math.fsum(value for _, value in batches) / num
+        return Gradients(loss, norm, sums, batches, seconds)
+
+    def _total(self, parts: Mapping[int, Tensor], given: Mapping[str, Points]) -> Tensor:
+        return torch.stack([self.losses[i].op.weight * part for i, part in parts.items()]).sum()
+
+    def _gradients_or_halves(self, step: int, before: Generators) -> Gradients:
+        try:
+            return self.gradients()
+        except (MemoryError, RuntimeError) as error:
+            if not _is_memory(error):
+                raise
+            refusal = _too_large(self.options)
+            refusal.__cause__ = error.with_traceback(None)  # its frames hold on to the tensors
+        self.state.rewind(before)
+        assert self.state.optimiser is not None, "set when the stage began"
+        self.state.optimiser.zero_grad(set_to_none=True)
+        if self.state.counts.halved:
+            raise refusal
+        # Half a piece twice is the same work in half the memory; more than once would not help.
+        self.state.counts.halved = True
+        self.log({"event": "out_of_memory", "step": step + 1, "now": "pieces of half the size"})
+        return self._gradients_or_halves(step, before)
+
+    def _give_up_or_skip(self, step: int, found: Gradients, before: Generators) -> None:
+        """Leave behind what is needed to look at the step again, and stop if that is the policy."""
+        after = self.state.generators()
+        self.state.rewind(before)  # what losses remember must not hold what is not finite
+        assert self.state.optimiser is not None, "set when the stage began"
+        self.state.optimiser.zero_grad(set_to_none=True)
+        batch = next((b for b, loss in found.batches if not math.isfinite(loss)), None)
+        batch = found.batches[0][0] if batch is None else batch
+        failure = NonFinite(step, found.loss, found.norm, batch)
+        file = dump(self.out, failure, self.state, before, self.options.seed)
+        error = name_culprit(failure, self.losses, file)
+        counts = self.state.counts
+        if self.options.on_non_finite == "stop" or counts.skips >= self.options.max_skips:
+            raise error
+        counts.skips += 1
+        self.state.rewind(replace(after, buffers=[]))
+        self.log({"event": "skipped", "step": step + 1, "got": error.got, "file": str(file)})
+
+    def _identity(self) -> dict[str, Any]:
+        """What must not change between a run and its resumption."""
+        options = asdict(self.options)
+        return plain(
+            {
+                "options": {k: v for k, v in options.items() if k not in RESUME_MAY_CHANGE},
+                "students": {name: f"{s.op} on {s.cloud}" for name, s in self.students.items()},
+                "losses": [f"{e.key}: {e.op}" for e in self.losses],
+                "averages": {name: str(average) for name, average in self.averages.items()},
+                "points": [{n: _size(v) for n, v in s.nodes.items()} for s in self.scenes],
+            }
+        )
+
+
+def _size(value: Points | PointSets) -> int:
+    return len(value.rows) if isinstance(value, PointSets) else len(value.xyz)
+
+
+def _optimiser(parameters: list[nn.Parameter], options: TrainOptions) -> torch.optim.AdamW:
+    matrices = [p for p in parameters if p.ndim > 1]
+    vectors = [p for p in parameters if p.ndim <= 1]
+    groups = [
+        {"params": matrices, "weight_decay": options.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=options.lr)
+
+
+def _is_memory(error: Exception) -> bool:
+    # The CPU allocator of torch raises a bare RuntimeError with this text.
+    return isinstance(
+        error, (MemoryError, torch.OutOfMemoryError)
+    ) or "can't allocate memory" in str(error)
+
+
+def _too_large(options: TrainOptions) -> BackendError:
+    return BackendError(
+        "training",
+        wanted=f"memory for crops of {options.crop_points} points, or of half as many",
+        got="the machine ran out of memory; the last checkpoint is intact",
+        fix="lower crop_points or loss_rows, and go on with --resume",
+    )
