@@ -1,4 +1,5 @@
 # make demo | make test | make lint | make docs | make bench | make bench-env | make clean
+# make results TABLE=world (minutes to two hours on two cores; what is finished is kept)
 # Every target does its own set-up; a finished set-up is not repeated.
 
 PYTHON    ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
@@ -12,9 +13,11 @@ PYTEST    := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadsco
 SCENE     ?=
 TEXT      ?=
 OUT       ?= runs/demo
+TABLE     ?= world
+JOBS      ?= 2
 export MUJOCO_GL ?= egl
 
-.PHONY: demo test test-slow test-backends lint docs bench bench-env apt clean
+.PHONY: demo test test-slow test-backends lint docs bench bench-env results apt clean
 
 demo: $(VENV)/.demo apt
 	$(BIN)/xmodal demo $(if $(SCENE),"$(SCENE)") $(if $(TEXT),--text "$(TEXT)") --out "$(OUT)" --overwrite
@@ -41,6 +44,10 @@ bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks $(ARGS)
 
 bench-env: $(VENV)/.bench
+
+results: $(VENV)/.dev apt
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.tables $(TABLE) --jobs $(JOBS) $(ARGS)
+	$(BIN)/python -m benchmarks.tables.show
 
 # MuJoCo renders the demo world headless through EGL.
 APT := libegl1 libegl-mesa0 libgl1 libgl1-mesa-dri

@@ -1,0 +1,38 @@
+"""`python -m benchmarks.tables NAME`: make one table of results; see the package."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from xmodal.errors import XmodalError
+
+NAMES = ("teacher", "world", "labels", "losses", "kitchen", "systems", "store")
+_WORK = Path("data/results-cache")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Make one table, print it, and keep its record."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.tables")
+    parser.add_argument("name", choices=NAMES)
+    parser.add_argument("--work", type=Path, default=_WORK, help="scenes and finished jobs")
+    parser.add_argument("--jobs", type=int, default=1, help="processes, one thread each")
+    options = parser.parse_args(argv)
+    from benchmarks.tables.record import plain_text, write_record
+
+    module = importlib.import_module(f"benchmarks.tables.{options.name}")
+    try:
+        made = module.make(options.work.resolve(), options.jobs)
+    except XmodalError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    print(plain_text(made))
+    print(f"wrote {write_record(made)}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
