@@ -10,6 +10,7 @@ module with buffers.
 from xmodal.losses.contrast import QueueContrast, info_nce, sampled_info_nce
 from xmodal.losses.decoupled import decoupled, multi_scale
 from xmodal.losses.direction_norm import DirectionNorm
+from xmodal.losses.fused import cosine, kl
 from xmodal.losses.pooled import (
     agreement,
     part_distill,
@@ -21,7 +22,7 @@ from xmodal.losses.pooled import (
 )
 from xmodal.losses.relational import affinity, similarity
 from xmodal.losses.rows import LEAST_PROBABILITY
-from xmodal.losses.rowwise import cosine, kl, mse, smooth_l1
+from xmodal.losses.rowwise import mse, smooth_l1
 from xmodal.losses.standardise import Standardise
 from xmodal.losses.wasserstein import LipschitzCritic, sinkhorn, wasserstein
 
