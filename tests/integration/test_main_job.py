@@ -20,6 +20,8 @@ from xmodal.runs.query import Prompt, QueryOutputs, query_run
 from xmodal.runs.train import TrainRequest, apply_run, train_run
 from xmodal.store import Run
 
+OBJECTS = ("soccer ball", "coffee mug", "banana")
+
 
 def test_lift_leaves_a_whole_run(lifted_run: Path) -> None:
     run = Run(lifted_run)
@@ -176,7 +178,7 @@ def test_eval_writes_the_table(trained_run: Path, tmp_path: Path) -> None:
     text = eval_run(EvalRequest(run=trained_run, out=tmp_path, task="segmentation"))
     assert "mean IoU" in text
     head, *rows = (tmp_path / "metrics.csv").read_text().splitlines()
-    assert head == "object,single view,lifted,student"
+    assert head == "object,single view,lifted,student,ensemble"
     lifted = {row.split(",")[0]: float(row.split(",")[2]) for row in rows[:3]}
     assert min(lifted.values()) > 0.7, lifted
 
@@ -184,14 +186,17 @@ def test_eval_writes_the_table(trained_run: Path, tmp_path: Path) -> None:
 def test_eval_scores_another_systems_labels(trained_run: Path, world: Path, tmp_path: Path) -> None:
     truth = np.load(world / "labels.npy")
     names = json.loads((world / "classes.json").read_text())
-    order = [i for i, n in enumerate(names) if n not in ("floor", "wall", "table")]
+    np.save(tmp_path / "l.npy", truth)
+    request = EvalRequest(
+        run=trained_run, out=tmp_path, task="segmentation", labels=tmp_path / "l.npy"
+    )
+    assert "1.000" in eval_run(request)
+    order = [names.index(name) for name in OBJECTS]
     labels = np.full(len(truth), -1)
     for position, index in enumerate(order):
         labels[truth == index] = position
     np.save(tmp_path / "l.npy", labels)
-    request = EvalRequest(
-        run=trained_run, out=tmp_path, task="segmentation", labels=tmp_path / "l.npy"
-    )
+    request = replace(request, names=OBJECTS)
     assert "1.000" in eval_run(request)
     np.save(tmp_path / "l.npy", labels[:-1])
     with pytest.raises(UsageError, match="row"):

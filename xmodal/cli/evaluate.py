@@ -9,33 +9,73 @@ import typer
 
 
 def eval_(
-    run: Annotated[Path, typer.Argument(help="RUN folder.")],
+    run: Annotated[
+        Path, typer.Argument(help="RUN folder; or a labelled scene beside --scores and the like.")
+    ],
     data: Annotated[
-        Path | None, typer.Option(help="Scene with labels or boxes; the run's own if none.")
+        Path | None,
+        typer.Option(
+            help="Labelled scene or folder of scenes, seen or not; the run's own if none."
+        ),
     ] = None,
     task: Annotated[
-        Literal["segmentation", "localisation"] | None,
-        typer.Option(help="What to measure; whatever the scene has labels for if none."),
+        Literal["segmentation", "localisation", "retrieval", "clusters"] | None,
+        typer.Option(help="What to measure; segmentation and localisation where labelled if none."),
+    ] = None,
+    split: Annotated[
+        Literal["train", "val", "test", "all"] | None,
+        typer.Option(help="Scenes of a run over several; those held out if none."),
+    ] = None,
+    protocol: Annotated[
+        Literal["3d", "2d", "both"],
+        typer.Option(help="Judge points (3d), labelled frames they are rendered into (2d), both."),
+    ] = "3d",
+    names: Annotated[
+        str | None, typer.Option(help="Classes to tell apart, a,b,c; the scene's objects if none.")
+    ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(help="Classes seen in training: adds base, novel, harmonic IoU."),
     ] = None,
     scores: Annotated[
-        Path | None, typer.Option(help="Re-score another system: relevancy [N, classes].")
+        Path | None, typer.Option(help="Another system: scores [N, classes] (.npy, or a folder).")
     ] = None,
     labels: Annotated[
-        Path | None, typer.Option(help="Re-score another system: class index [N], -1 for other.")
+        Path | None,
+        typer.Option(help="Another system: class ids [N] as in labels.npy, -1 for none."),
+    ] = None,
+    features: Annotated[
+        Path | None, typer.Option(help="Another system: features [N, C], with --text-vectors.")
+    ] = None,
+    text_vectors: Annotated[
+        Path | None, typer.Option(help="Vectors [classes, C] in the space of --features.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the tables; RUN if none.")] = None,
 ) -> None:
-    """Measure a run against labels: 3D IoU per object, localisation of texts in frames.
+    """Measure a run against labels, or another system's output on the same points.
 
     For example:
 
-        xmodal eval RUN --task segmentation
+        xmodal eval RUN --data SCENES --protocol both
 
-        xmodal eval RUN --data SCENE --task localisation
+        xmodal eval SCENE --labels PREDICTED.npy --out TABLES
     """
+    from xmodal.cli.progress import progress
     from xmodal.runs.evaluate import EvalRequest, eval_run
+    from xmodal.runs.evaluate.request import split_names
 
     request = EvalRequest(
-        run=run, data=data, task=task, scores=scores, labels=labels, out=out or run
+        run=run,
+        out=out or run,
+        data=data,
+        task=task,
+        scores=scores,
+        labels=labels,
+        features=features,
+        text_vectors=text_vectors,
+        names=split_names(names),
+        base=split_names(base),
+        split=split,
+        protocol=protocol,
     )
-    print(eval_run(request))
+    print(eval_run(request, progress))

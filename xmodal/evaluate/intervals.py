@@ -7,6 +7,7 @@ confusion matrices are added up, and every measure is computed again from the su
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64, Int64, Shaped
@@ -39,7 +40,7 @@ def scene_draws(num_scenes: int, *, seed: int = 0, resamples: int = RESAMPLES) -
 
 def resampled(
     tables: Shaped[NDArray[np.generic], "S ..."],
-    measure: Callable[[NDArray[np.int64]], Float64[Reals, " V"]],
+    measure: Callable[[NDArray[Any]], Float64[Reals, " V"]],
     draws: Int64[Ids, "R S"],
 ) -> Float64[Reals, "R V"]:
     """A measure of the total of each resample's scenes.

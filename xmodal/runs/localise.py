@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,7 @@ import torch
 
 from xmodal.datasets import FrameBoxes, Scene
 from xmodal.errors import DataError, UsageError
-from xmodal.evaluate import Hit, Table, bootstrap, localise
+from xmodal.evaluate import Hit, Table, bootstrap, interval, localise, resampled, scene_draws
 from xmodal.query import Scores, row_scores, vector_scores
 from xmodal.render import PointRenderer, peak_pixel
 from xmodal.runs.opened import OpenedRun
@@ -27,6 +27,7 @@ class Pair:
     frame: str
     text: str
     hits: Mapping[str, Hit]
+    scene: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,14 +45,25 @@ class Questions:
     kind: str
 
 
-def localisation_tables(opened: OpenedRun, scene: Scene) -> dict[str, Table]:
-    """Localisation accuracy per arm with intervals, and every pair."""
-    questions = ask(opened, scene)
-    pairs = localisation_pairs(opened, scene, questions)
-    return {
-        "localisation": summary_table(pairs, questions.kind),
-        "localisation_pairs": pair_table(pairs),
-    }
+def localisation_tables(parts: Sequence[tuple[OpenedRun, Scene]]) -> dict[str, Table]:
+    """Localisation accuracy per arm with intervals, and every pair.
+
+    Args:
+        parts: Runs and the labelled scenes that they are judged on. With several scenes, intervals
+            are over scenes, as the pairs of one scene are not independent.
+
+    Raises:
+        DataError: If a scene has no labelled frame.
+    """
+    pairs: list[Pair] = []
+    kind = ""
+    for opened, scene in parts:
+        questions = ask(opened, scene)
+        kind = questions.kind
+        pairs += localisation_pairs(opened, scene, questions)
+    if len(parts) > 1:
+        pairs = [replace(pair, frame=f"{pair.scene}/{pair.frame}") for pair in pairs]
+    return {"localisation": summary_table(pairs, kind), "localisation_pairs": pair_table(pairs)}
 
 
 def ask(opened: OpenedRun, scene: Scene) -> Questions:
@@ -129,18 +141,19 @@ def localisation_pairs(opened: OpenedRun, scene: Scene, questions: Questions) ->
                 arm: localise(peak_pixel(picture[..., column], image.camera.hw), text, boxes)
                 for arm, picture in shown.items()
             }
-            pairs.append(Pair(frame=frame, text=text, hits=hits))
+            pairs.append(Pair(frame=frame, text=text, hits=hits, scene=scene.name))
     return pairs
 
 
 def summary_table(pairs: Sequence[Pair], kind: str) -> Table:
     """Accuracy per arm, plain and strict, and the paired difference to the single view."""
+    reference = SINGLE if SINGLE in pairs[0].hits else next(iter(pairs[0].hits))
     rows: list[tuple[str | float, ...]] = []
     for arm in pairs[0].hits:
         plain, strict = (_column(pairs, arm, kind) for kind in ("plain", "strict"))
-        mean, low, high = bootstrap(plain)
-        strict_mean, strict_low, strict_high = bootstrap(strict)
-        gain = bootstrap(strict - _column(pairs, SINGLE, "strict"))
+        mean, low, high = _interval(pairs, plain)
+        strict_mean, strict_low, strict_high = _interval(pairs, strict)
+        gain = _interval(pairs, strict - _column(pairs, reference, "strict"))
         rows.append(
             (
                 arm,
@@ -155,10 +168,23 @@ def summary_table(pairs: Sequence[Pair], kind: str) -> Table:
         )
     columns = (
         "arm", "hits", "accuracy", "95 %", "strict hits", "strict", "95 % strict",
-        "strict - single view",
+        f"strict - {reference}",
     )  # fmt: skip
     title = f"Localisation by {kind} over {len(pairs)} frame-query pairs"
     return Table(title, columns, tuple(rows))
+
+
+def _interval(pairs: Sequence[Pair], values: npt.NDArray[np.float64]) -> tuple[float, float, float]:
+    """Mean over pairs and its interval: over scenes where there are several, else over pairs."""
+    scenes = sorted({pair.scene for pair in pairs})
+    if len(scenes) == 1:
+        return bootstrap(values)
+    owner = np.array([scenes.index(pair.scene) for pair in pairs])
+    size = len(scenes)
+    total = np.stack([np.bincount(owner, values, size), np.bincount(owner, minlength=size)], 1)
+    means = resampled(total, lambda part: np.array([part[0] / part[1]]), scene_draws(size))
+    low, high = interval(means)
+    return float(values.mean()), float(low[0]), float(high[0])
 
 
 def pair_table(pairs: Sequence[Pair]) -> Table:

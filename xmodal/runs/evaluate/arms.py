@@ -1,0 +1,196 @@
+"""The systems that are compared: each view alone, every stored source, and their ensemble."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float32, Int64
+from numpy.typing import NDArray
+
+from lifting.visibility import visible_points
+from xmodal.errors import UsageError
+from xmodal.evaluate.segmentation import Ids
+from xmodal.query import Scores, text_relevancy
+from xmodal.runs.evaluate.subject import Subject
+from xmodal.runs.evaluate.tally import Answer, Tally, answer, most_confident, no_tally, tally
+from xmodal.runs.localise import SINGLE
+from xmodal.runs.opened import OpenedRun
+from xmodal.runs.query import pixel_taps
+from xmodal.store import Features
+from xmodal.teachers import Teacher
+from xmodal.teachers.teacher import no_text
+from xmodal.values import FeatureMap, Masks
+
+ENSEMBLE = "ensemble"
+GIVEN = "given"
+_PARTS = ("lifted", "student")
+
+
+def arms_of(subjects: Sequence[Subject]) -> list[str]:
+    """Systems that can answer in every scene, in the order of the tables.
+
+    Raises:
+        UsageError: If there is none.
+    """
+    opened = [subject.opened for subject in subjects]
+    if any(run is None for run in opened):
+        return [GIVEN]
+    runs = [run for run in opened if run is not None]
+    sources = [s for s in _sources(runs[0]) if all(run.run.has(s) for run in runs)]
+    reasons = [(source, _mute(runs[0], source)) for source in sources]
+    sources = [source for source, reason in reasons if reason is None]
+    if not sources:
+        found = next((reason for _, reason in reasons if reason is not None), None)
+        raise found or UsageError(
+            str(runs[0].run.path),
+            wanted="features that every scene has",
+            got="; ".join(f"{r.run.path.name}: {', '.join(r.run.sources())}" for r in runs[:4]),
+            fix="choose scenes that were lifted alike, with --split",
+        )
+    arms: list[str] = []
+    if all(s.scene is not None and _sees(run) for s, run in zip(subjects, runs, strict=True)):
+        arms.append(SINGLE)
+    arms += sources
+    if all(p in sources and not runs[0].run.info(p).classes for p in _PARTS):
+        arms.append(ENSEMBLE)
+    return arms
+
+
+def stored_arms(subjects: Sequence[Subject]) -> list[str]:
+    """The arms whose rows are stored, each a source by itself."""
+    return [arm for arm in arms_of(subjects) if arm not in (SINGLE, ENSEMBLE)]
+
+
+def _sources(opened: OpenedRun) -> list[str]:
+    """Stored features of points, but for those that were made from the labels themselves."""
+    graph = opened.spec.graph
+    labels = {name for name, node in graph.sensors().items() if node.kind == "labels"}
+    return [
+        name
+        for name in opened.run.sources()
+        if opened.run.info(name).kind == "points"
+        and not (name in graph.nodes and graph.upstream(name) & labels)
+    ]
+
+
+def _mute(opened: OpenedRun, source: str) -> UsageError | None:
+    """Why a source cannot be asked by text; None if it can."""
+    if opened.run.info(source).classes:
+        return None
+    try:
+        teacher = opened.teacher_of(source)
+    except UsageError as error:  # several teachers
+        return error
+    try:
+        teacher.encode_text(["thing"])
+    except UsageError as error:
+        # A teacher with a closed list of classes understands some texts, though not this one.
+        return error if error.wanted == no_text("").wanted else None
+    return None
+
+
+def _sees(opened: OpenedRun) -> bool:
+    """Whether the frames were seen by one teacher that understands text."""
+    return "lifted" in opened.run.sources() and _mute(opened, "lifted") is None
+
+
+def others(teacher: Teacher, texts: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Texts that stand for everything else, without the named classes.
+
+    A teacher with a closed list of classes knows only some of them; the others are left out.
+    """
+    known: list[str] = []
+    for text in texts:
+        if text in names:
+            continue
+        try:
+            teacher.encode_text([text])
+        except UsageError:
+            continue
+        known.append(text)
+    return known
+
+
+def point_answer(opened: OpenedRun, arm: str, names: Sequence[str]) -> Answer:
+    """What a stored source says of every point of the run."""
+    features = opened.features(arm)
+    if features.info.classes:
+        return answer(class_scores(features, names), len(names))
+    teacher = opened.teacher_of(arm)
+    texts = [*names, *others(teacher, opened.spec.evaluation.other, names)]
+    return answer(text_relevancy(features, teacher, texts), len(names))
+
+
+def ensemble_of(answers: Mapping[str, Answer]) -> Answer:
+    """The ensemble of the lifted features and the student."""
+    return most_confident(*(answers[part] for part in _PARTS))
+
+
+def class_scores(features: Features, names: Sequence[str]) -> Scores:
+    """Columns of a classifier in the order of `names`, then those of its other classes.
+
+    A name that the classifier does not know scores 0.
+
+    Raises:
+        UsageError: If it knows none of them.
+    """
+    classes = features.info.classes
+    if not set(names) & set(classes):
+        raise UsageError(
+            f"source with classes {', '.join(classes[:8])}",
+            wanted=f"a class among: {', '.join(names[:8])}",
+            got="none of them",
+            fix="choose names that the classifier was trained on, with --names",
+        )
+    rest = [i for i, name in enumerate(classes) if name not in names]
+    out = np.full((len(features.valid), len(names) + len(rest)), np.nan, dtype=np.float32)
+    for part, rows in features.blocks():
+        for column, name in enumerate(names):
+            known = classes.index(name) if name in classes else None
+            out[part, column] = 0.0 if known is None else rows[:, known]
+        out[part, len(names) :] = rows[:, rest]
+    out[~np.asarray(features.valid)] = np.nan
+    return out
+
+
+def view_scores(
+    opened: OpenedRun, view: FeatureMap | Masks, texts: list[str], uv: Float32[NDArray, "P 2"]
+) -> Scores:
+    """What the teacher says of pixels of one view alone, NaN where it sees nothing."""
+    import torch
+
+    if not len(view.rows) or not len(uv):
+        return np.full((len(uv), len(texts)), np.nan, dtype=np.float32)
+    taps = pixel_taps(view, torch.from_numpy(uv))
+    scores = taps.apply(opened.teacher.relevancy(view.rows, texts, [])).numpy()
+    scores[taps.row_sum().numpy() == 0] = np.nan
+    return scores
+
+
+def single_view_tally(subject: Subject, truth: Int64[Ids, " N"], names: Sequence[str]) -> Tally:
+    """Every (view, visible point) pair, judged by that view's teacher output alone."""
+    total = no_tally(len(names))
+    for index, given in _views(subject, names):
+        total = total + tally(given, truth[index], len(names), ranked=False)
+    return total
+
+
+def _views(subject: Subject, names: Sequence[str]) -> Iterator[tuple[Ids, Answer]]:
+    opened = subject.opened
+    assert opened is not None
+    texts = [*names, *others(opened.teacher, opened.spec.evaluation.other, names)]
+    for index in range(len(opened.scene.images)):
+        view = opened.teacher_view(opened.scene.images[index])
+        depth = opened.scene.depth(index)
+        seen = visible_points(
+            opened.cloud.xyz,
+            view.camera,
+            depth_m=depth.depth_m if depth else None,
+            depth_camera=depth.camera if depth else None,
+        )
+        # A view without a mask sees nothing, and says "other" of nothing.
+        if not len(seen.index) or not len(view.rows):
+            continue
+        scores = view_scores(opened, view, texts, seen.uv.numpy())
+        yield seen.index.numpy(), answer(scores, len(names))
