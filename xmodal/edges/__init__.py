@@ -28,6 +28,7 @@ What the graph looks for on an op, beside `__call__`:
 - `gives_rows = False` (class variable) where the points that an op gives carry no features.
 - `gives -> str` where the settings decide which of the kinds of the return hint it is.
 - `teacher_spaces -> tuple[str, ...]` on a `distill` op: the spaces of teacher rows it takes.
+- `any_width = True` on a `distill` op that compares nothing across widths, and needs no projection.
 
 A source of an edge goes to the first free port that takes its kind, so `maps, depth, cloud` and
 `cloud, maps, depth` mean the same; `| None` makes a port optional, `*args` takes all that is left.
@@ -97,6 +98,16 @@ _BUILT_IN: Mapping[Verb, Mapping[str, str]] = MappingProxyType(
             "cosine": "xmodal.edges.distill.cosine:Cosine",
             "mse": "xmodal.edges.distill.mse:Mse",
             "kl": "xmodal.edges.distill.kl:Kl",
+            "smooth_l1": "xmodal.edges.distill.smooth_l1:SmoothL1",
+            "info_nce": "xmodal.edges.distill.info_nce:InfoNce",
+            "relational": "xmodal.edges.distill.relational:Relational",
+            "segment_contrast": "xmodal.edges.distill.segment_contrast:SegmentContrast",
+            "set_cosine": "xmodal.edges.distill.set_cosine:SetCosine",
+            "set_contrast": "xmodal.edges.distill.set_contrast:SetContrast",
+            "part_distill": "xmodal.edges.distill.part_distill:PartDistill",
+            "wasserstein": "xmodal.edges.distill.wasserstein:Wasserstein",
+            "direction_norm": "xmodal.edges.distill.direction_norm:DirectionNorm",
+            "decoupled": "xmodal.edges.distill.decoupled:Decoupled",
         },
     }
 )

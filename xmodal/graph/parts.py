@@ -111,5 +111,5 @@ def op_space(op: object) -> Space | None:
 
 
 def projects(op: object) -> bool:
-    """Whether a distill op brings teacher and student to one width by itself."""
-    return getattr(op, "project", "none") != "none"
+    """Whether a distill op brings teacher and student to one width by itself, or needs none."""
+    return getattr(op, "project", "none") != "none" or getattr(op, "any_width", False)

@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from xmodal.loss_checks import check_contrast, check_counts
 from xmodal.losses.rows import (
-    check_temperature,
     direction,
     observed_directions,
     spread,
@@ -60,7 +60,7 @@ def info_nce(
         Mahmoud et al., Self-Supervised Image-to-Point Distillation via Semantically Tolerant
         Contrastive Loss, CVPR 2023.
     """
-    check_contrast(temperature, soft, ignore_above)
+    check_contrast(temperature, ignore_above, soft=soft)
     kept, weight = observed_directions(teacher, valid, weight, rows_cap)
     keys, queries = direction(take(teacher, kept)), direction(take(student, kept))
     own = torch.arange(len(kept), device=keys.device)
@@ -102,10 +102,8 @@ def sampled_info_nce(
     Source:
         Xie et al., PointContrast, ECCV 2020, equation 3 (PointInfoNCE).
     """
-    check_contrast(temperature, soft, ignore_above)
-    if num_negatives < 1:
-        msg = f"num_negatives must be at least 1, not {num_negatives}"
-        raise ValueError(msg)
+    check_contrast(temperature, ignore_above, soft=soft)
+    check_counts(num_negatives=num_negatives)
     kept, weight = observed_directions(teacher, valid, weight)
     keys, queries = direction(take(teacher, kept)), direction(take(student, kept))
     parts: list[Tensor] = []
@@ -145,9 +143,7 @@ class QueueContrast(nn.Module):
 
     def __init__(self, channels: int, size: int = 4096, per_call: int = 256) -> None:
         super().__init__()
-        if min(channels, size, per_call) < 1:
-            msg = f"channels, size and per_call must be at least 1: {channels}, {size}, {per_call}"
-            raise ValueError(msg)
+        check_counts(channels=channels, size=size, per_call=per_call)
         self.size, self.per_call = size, min(per_call, size)
         self.register_buffer("keys", torch.zeros(size, channels))
         self.register_buffer("count", torch.zeros((), dtype=torch.int64))
@@ -168,7 +164,7 @@ class QueueContrast(nn.Module):
         Raises:
             ValueError: If a weight is negative or a setting is out of range.
         """
-        check_contrast(temperature, soft, ignore_above)
+        check_contrast(temperature, ignore_above, soft=soft)
         kept, weight = observed_directions(teacher, valid, weight)
         keys, queries = direction(take(teacher, kept)), direction(take(student, kept))
         queue = self.filled().to(keys)
@@ -197,22 +193,6 @@ class QueueContrast(nn.Module):
         place = (int(count) + torch.arange(len(new), device=mine.device)) % self.size
         mine[place] = new.to(mine)
         count += len(new)
-
-
-def check_contrast(temperature: float, soft: bool, ignore_above: float) -> None:
-    """Refuse settings that no contrast can have.
-
-    Raises:
-        ValueError: If the temperature is not above 0, `ignore_above` lies outside [-1, 1], or both
-            kinds of care for alike rows are asked for.
-    """
-    check_temperature(temperature)
-    if not -1 <= ignore_above <= 1:
-        msg = f"ignore_above is a cosine in [-1, 1], not {ignore_above}"
-        raise ValueError(msg)
-    if soft and ignore_above < 1:
-        msg = "soft counts alike rows as positives and ignore_above leaves them out; choose one"
-        raise ValueError(msg)
 
 
 def _cross_entropy(

@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from xmodal.loss_checks import check_decoupled
 from xmodal.losses.pooled import pool_segments
 from xmodal.losses.rows import (
-    check_temperature,
     direction,
     observed_directions,
     take,
@@ -126,18 +126,6 @@ def multi_scale(
             )
         )
     return torch.stack(losses).mean() if losses else student[:0].sum()
-
-
-def check_decoupled(temperature: float, target: float, others: float) -> None:
-    """Refuse settings that no decoupled contrast can have.
-
-    Raises:
-        ValueError: If the temperature is not above 0, a factor is negative, or both are 0.
-    """
-    check_temperature(temperature)
-    if not (0 <= target < float("inf") and 0 <= others < float("inf") and target + others > 0):
-        msg = f"target and others must be 0 or more and not both 0: {target}, {others}"
-        raise ValueError(msg)
 
 
 def _apart(told: Tensor, given: Tensor, temperature: float, target: float, others: float) -> Tensor:

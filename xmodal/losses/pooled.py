@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor
 
 from lifting.operator import LiftOperator
+from xmodal.loss_checks import check_backward
 from xmodal.losses.contrast import info_nce
 from xmodal.losses.rows import direction, observed, observed_directions, take
 from xmodal.losses.rowwise import cosine, kl
@@ -220,20 +221,6 @@ def agreement(
     everywhere = torch.arange(len(teacher), device=teacher.device)
     mean = pool_sets(direction(student), membership, everywhere)
     return ((1 + (mean * direction(teacher)).sum(dim=1)) / 2).clamp(0, 1)
-
-
-def check_backward(backward: float, gamma: float) -> None:
-    """Refuse settings of `part_distill` that mean nothing.
-
-    Raises:
-        ValueError: If `backward` lies outside [0, 1] or gamma is not above 0.
-    """
-    if not 0 <= backward <= 1:
-        msg = f"backward is a share in [0, 1], not {backward}"
-        raise ValueError(msg)
-    if not 0 < gamma < float("inf"):
-        msg = f"gamma must be above 0, not {gamma}"
-        raise ValueError(msg)
 
 
 def pool_sets(

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from xmodal.losses.rows import check_temperature, direction, observed_directions, take
+from xmodal.loss_checks import check_temperature
+from xmodal.losses.rows import direction, observed_directions, take
 
 
 def similarity(

@@ -99,14 +99,3 @@ def weighted_mean(
     # The largest weight is divided out first, so that tiny coverages do not underflow.
     weight = weight / weight.max()
     return (weight * values).sum() / weight.sum()
-
-
-def check_temperature(temperature: float) -> None:
-    """Refuse a temperature that is not above 0.
-
-    Raises:
-        ValueError: If it is not.
-    """
-    if not 0 < temperature < float("inf"):
-        msg = f"temperature must be above 0, not {temperature}"
-        raise ValueError(msg)

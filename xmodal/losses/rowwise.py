@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from xmodal.loss_checks import check_temperature
 from xmodal.losses.rows import (
     LEAST_PROBABILITY,
     SHORTEST,
-    check_temperature,
     direction,
     observed,
     take,

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
+from xmodal.loss_checks import check_sinkhorn
 from xmodal.losses.rows import direction, observed_directions, take
 
 
@@ -166,17 +167,3 @@ class LipschitzCritic(nn.Module):
         together = (weight * scores.diagonal()).sum() / weight.sum()
         apart = (pair * scores).sum() / pair.sum()
         return 2 - (together - apart)
-
-
-def check_sinkhorn(epsilon: float, iterations: int) -> None:
-    """Refuse settings that no Sinkhorn iteration can have.
-
-    Raises:
-        ValueError: If epsilon is not above 0 or there is no iteration.
-    """
-    if not 0 < epsilon < float("inf"):
-        msg = f"epsilon must be above 0, not {epsilon}"
-        raise ValueError(msg)
-    if iterations < 1:
-        msg = f"iterations must be at least 1, not {iterations}"
-        raise ValueError(msg)

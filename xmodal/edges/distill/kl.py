@@ -5,59 +5,48 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from xmodal.edges.distill.project import Project, check_distill, meet
+from xmodal.edges.distill.settings import PointsLoss, probabilities
+from xmodal.loss_checks import check_temperature
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from xmodal.values import Points
+    from xmodal.edges.distill.meet import Pair
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kl:
+class Kl(PointsLoss):
     """Kullback-Leibler divergence from the teacher's probabilities to the student's.
 
+    With `project` the edge has a soft-max of its own, so that students of every space can learn
+    from labels or class probabilities; the layer sees logarithms where the student gives
+    probabilities, and its rows as they are elsewhere.
+
     Attributes:
-        weight: Factor of this edge in the sum of all losses.
         temperature: Both sides are softened to `p^(1/T)`. Below 1 the teacher's peaks count more.
-        coverage_half: Coverage at which a row counts half as much as one seen without end; 0 counts
-            every observed row the same.
-        project: A learned layer from the student's log-probabilities to the teacher's width
-            (`linear`, `mlp`, `orthogonal`), or `none` where widths are equal.
     """
 
     op: Literal["kl"] = "kl"
-    weight: float = 1.0
     temperature: float = 1.0
-    coverage_half: float = 1.0
-    project: Project = "none"
 
     teacher_spaces: ClassVar[tuple[str, ...]] = ("simplex",)
 
     def __post_init__(self) -> None:
-        check_distill(self.weight, self.coverage_half)
-        if not 0 < self.temperature < float("inf"):
-            msg = f"temperature must be above 0, not {self.temperature}"
-            raise ValueError(msg)
+        super().__post_init__()
+        check_temperature(self.temperature)
 
-    def build(self, *, channels: int, teacher_channels: int) -> nn.Module | None:
-        """The projection, or None for `project: none`."""
-        from xmodal.edges.distill.project import projection
+    def build(
+        self,
+        *,
+        channels: int,
+        teacher_channels: int,
+        space: Literal["unit", "simplex", "raw"] | None = "simplex",
+    ) -> nn.Module | None:
+        """The projection, or None for `project: none`; `space` is that of the student's rows."""
+        return self._head(channels, teacher_channels, log=space == "simplex")
 
-        return projection(self.project, channels, teacher_channels)
-
-    def __call__(self, teacher: Points, student: Points, *, net: nn.Module | None = None) -> Tensor:
-        """The loss of the rows that the teacher observed, without the edge's `weight`."""
+    def _loss(self, pair: Pair, net: nn.Module | None) -> Tensor:
         from xmodal import losses
 
-        pair = meet(teacher, student, self.coverage_half)
-        given = pair.student
-        if net is not None:
-            given = net(given.clamp_min(losses.LEAST_PROBABILITY).log()).softmax(dim=1)
-        return losses.kl(
-            pair.teacher,
-            given,
-            valid=pair.valid,
-            weight=pair.weight,
-            temperature=self.temperature,
-        )
+        given = probabilities(pair.student, net)
+        return losses.kl(pair.teacher, given, weight=pair.weight, temperature=self.temperature)

@@ -3,48 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
-from xmodal.edges.distill.project import Project, check_distill, meet
+from xmodal.edges.distill.settings import FeatureLoss
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from xmodal.values import Points
+    from xmodal.edges.distill.meet import Pair
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mse:
+class Mse(FeatureLoss):
     """Squared difference between teacher and student rows, averaged over channels.
 
-    Attributes:
-        weight: Factor of this edge in the sum of all losses.
-        coverage_half: Coverage at which a row counts half as much as one seen without end; 0 counts
-            every observed row the same.
-        project: A learned layer from the student's width to the teacher's (`linear`, `mlp`,
-            `orthogonal`), or `none` where widths are equal.
+    Settings are those of `FeatureLoss`.
     """
 
     op: Literal["mse"] = "mse"
-    weight: float = 1.0
-    coverage_half: float = 1.0
-    project: Project = "none"
 
-    teacher_spaces: ClassVar[tuple[str, ...]] = ("unit", "raw")
-
-    def __post_init__(self) -> None:
-        check_distill(self.weight, self.coverage_half)
-
-    def build(self, *, channels: int, teacher_channels: int) -> nn.Module | None:
-        """The projection, or None for `project: none`."""
-        from xmodal.edges.distill.project import projection
-
-        return projection(self.project, channels, teacher_channels)
-
-    def __call__(self, teacher: Points, student: Points, *, net: nn.Module | None = None) -> Tensor:
-        """The loss of the rows that the teacher observed, without the edge's `weight`."""
+    def _compare(
+        self, teacher: Tensor, student: Tensor, pair: Pair, state: nn.Module | None
+    ) -> Tensor:
         from xmodal import losses
 
-        pair = meet(teacher, student, self.coverage_half)
-        given = pair.student if net is None else net(pair.student)
-        return losses.mse(pair.teacher, given, valid=pair.valid, weight=pair.weight)
+        return losses.mse(teacher, student, weight=pair.weight)
