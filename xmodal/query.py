@@ -20,6 +20,7 @@ from xmodal.errors import UsageError
 from xmodal.render import heat, point_spacing
 from xmodal.store import Features, load_array
 from xmodal.teachers import Teacher
+from xmodal.teachers.teacher import ProductScorer
 
 Scores = npt.NDArray[np.float32]
 
@@ -29,6 +30,8 @@ MAX_TEXT_CHARS = 1000
 _LINK_SPACINGS = 2.5
 # Clusters below this size are single stray points rather than things.
 _MIN_OBJECT_POINTS = 5
+# Shorter rows have no direction that float32 could tell.
+_SHORTEST = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +94,30 @@ def text_relevancy(
 ) -> Scores:
     """Relevancy `[N, T]` in [0, 1] of every stored row to every text, NaN where not observed."""
     asked, against = [check_text(t) for t in texts], [check_text(t) for t in negatives]
-    return row_scores(features, lambda rows: teacher.relevancy(rows, asked, against))
+    if not isinstance(teacher, ProductScorer):
+        return row_scores(features, lambda rows: teacher.relevancy(rows, asked, against))
+    vectors = teacher.encode_text([*asked, *teacher.rivals(against)])
+    products = row_products(features, vectors, unit_rows=teacher.unit_rows)
+    scores = teacher.score_products(products[:, : len(asked)], products[:, len(asked) :])
+    return _observed(features, scores)
+
+
+def row_products(
+    features: Features, vectors: Float[torch.Tensor, "Q C"], *, unit_rows: bool
+) -> Float[torch.Tensor, "N Q"]:
+    """Dot products of every stored row with vectors, in the arithmetic of the store's codec.
+
+    Args:
+        features: The store; rows of `bf16`, `int8`, `pq64` and `segments` are not decoded.
+        vectors: What is asked.
+        unit_rows: Bring rows to length 1 first; a row of length zero has products 0.
+    """
+    asked = vectors.detach().cpu().float().contiguous().numpy()
+    products = torch.from_numpy(features.rows.products(asked))
+    if unit_rows:
+        # In place: the products are ours, and at a million points a copy is 80 MB.
+        products /= torch.from_numpy(features.rows.norms()).clamp_min(_SHORTEST)[:, None]
+    return products
 
 
 def vector_scores(
@@ -104,7 +130,8 @@ def vector_scores(
 
 def vector_relevancy(features: Features, vector: torch.Tensor) -> Scores:
     """Cosine `[N]` of every stored row to one feature vector, in [0, 1]; NaN if unseen."""
-    return row_scores(features, lambda rows: vector_scores(rows, vector[None]))[:, 0]
+    unit = torch.nn.functional.normalize(vector[None].float(), dim=1)
+    return _observed(features, row_products(features, unit, unit_rows=True).clamp_(0, 1))[:, 0]
 
 
 def ensemble(parts: Sequence[Scores]) -> Scores:
@@ -205,6 +232,13 @@ def read_scores(path: Path, num_points: int) -> Scores:
             fix="write the scores in the row order of points.ply",
         )
     return np.asarray(array)
+
+
+def _observed(features: Features, scores: torch.Tensor) -> Scores:
+    """Scores as an array, NaN where nothing was observed."""
+    found = scores.numpy()
+    found[~np.asarray(features.valid)] = np.nan
+    return found
 
 
 def _triple(values: npt.NDArray[np.float32]) -> tuple[float, float, float]:

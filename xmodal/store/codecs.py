@@ -136,6 +136,12 @@ class ByteRows(StoredRows):
             _combine_planes(both, unit, np.asarray(self._arrays["scale"][part]), found[:, part])
         return found.T
 
+    def norms(self) -> npt.NDArray[np.float32]:
+        """See `StoredRows.norms`."""
+        lengths = np.empty(len(self), dtype=np.float32)
+        _code_lengths(self._arrays["codes"], np.asarray(self._arrays["scale"]), lengths)
+        return lengths
+
 
 class ProductRows(StoredRows):
     """`pq64`."""
@@ -171,6 +177,10 @@ class ProductRows(StoredRows):
         """See `StoredRows.products`; by look-up tables, without decoding."""
         book = np.asarray(self._arrays["codebook"])
         return quantiser.products(self._arrays["codes"], book, vectors)
+
+    def norms(self) -> npt.NDArray[np.float32]:
+        """See `StoredRows.norms`."""
+        return quantiser.norms(self._arrays["codes"], np.asarray(self._arrays["codebook"]))
 
 
 class SegmentRows(StoredRows):
@@ -232,6 +242,12 @@ class SegmentRows(StoredRows):
             part = slice(start, min(start + BLOCK_ROWS, len(rows)))
             found[:, part] = vectors @ np.asarray(rows[part], dtype=np.float32).T
         return found[:, row_of].T
+
+    def norms(self) -> npt.NDArray[np.float32]:
+        """See `StoredRows.norms`."""
+        rows = np.asarray(self._arrays["rows"], dtype=np.float32)
+        lengths = np.append(np.linalg.norm(rows, axis=1), np.float32(0))  # the last is for -1
+        return lengths[np.asarray(self._arrays["row_of"])]
 
 
 CODECS: Mapping[Codec, type[StoredRows]] = {
@@ -312,3 +328,12 @@ def _combine_planes(
             # In float32: at a thousand channels 128 times a plane's product leaves int32.
             value = np.float32(both[q, i]) * np.float32(128) + np.float32(both[num + q, i])
             found[q, i] = value * unit[q] * scale[i]
+
+
+@jit
+def _code_lengths(codes: npt.NDArray[np.int8], scale: FloatRows, lengths: FloatRows) -> None:
+    for i in range(codes.shape[0]):
+        total = np.int32(0)
+        for j in range(codes.shape[1]):
+            total += np.int32(codes[i, j]) * np.int32(codes[i, j])
+        lengths[i] = np.sqrt(np.float32(total)) * scale[i]

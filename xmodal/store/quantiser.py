@@ -80,6 +80,14 @@ def products(codes: Codes, book: Rows, vectors: Rows) -> Rows:
     return found
 
 
+def norms(codes: Codes, book: Rows) -> npt.NDArray[np.float32]:
+    """Lengths `[N]` of coded rows, by the same tables."""
+    squares = (book * book).sum(axis=1)[..., None]
+    found = np.empty((len(codes), 1), dtype=np.float32)
+    _sum_tables(np.ascontiguousarray(codes), np.ascontiguousarray(squares), found)
+    return np.sqrt(found[:, 0])
+
+
 def _padded(rows: Rows, width: int) -> Rows:
     if rows.shape[1] == width:
         return np.ascontiguousarray(rows, dtype=np.float32)

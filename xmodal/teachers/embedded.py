@@ -23,7 +23,7 @@ from xmodal.teachers.mask_grid import GridOptions, MaskLogits
 from xmodal.teachers.membership import membership_of
 from xmodal.teachers.minilm import MiniLm
 from xmodal.teachers.sam import SamTeacher
-from xmodal.teachers.teacher import Space, check_texts
+from xmodal.teachers.teacher import Space, check_texts, relevancy_by_products
 from xmodal.values import Image, Masks
 
 # Raise when the code changes what comes out for the same settings.
@@ -114,11 +114,25 @@ class EmbeddedTeacher:
         With negatives the score s is multiplied by s / (s + n), n being the strongest negative's
         score: the score keeps its size where nothing competes and halves where both are equal.
         """
-        score = (rows @ self.encode_text(text).T).clamp(0, 1)
-        if not negatives:
+        return relevancy_by_products(self, rows, text, negatives)
+
+    @property
+    def unit_rows(self) -> bool:
+        """Rows are probabilities and stay as they are."""
+        return False
+
+    def rivals(self, negatives: list[str]) -> list[str]:
+        """The negatives, if any."""
+        return negatives
+
+    def score_products(
+        self, products: Float[Tensor, "N T"], rivals: Float[Tensor, "N K"]
+    ) -> Float[Tensor, "N T"]:
+        """Relevancy from products with texts and negatives."""
+        score = products.clamp(0, 1)
+        if rivals.shape[1] == 0:
             return score
-        rival = (rows @ self.encode_text(negatives).T).clamp(0, 1).amax(dim=1, keepdim=True)
-        total = score + rival
+        total = score + rivals.clamp(0, 1).amax(dim=1, keepdim=True)
         return torch.where(total > 0, score * score / total.clamp_min(1e-30), score)
 
     def _probabilities(self, rgb: Tensor, found: MaskLogits) -> Tensor:

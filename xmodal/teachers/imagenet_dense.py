@@ -24,7 +24,7 @@ from xmodal.teachers.classifier import INPUT_SIDE, NUM_CLASSES, EfficientNetLite
 from xmodal.teachers.imagenet_text import TEMPERATURE, ImageNetText
 from xmodal.teachers.mask_crops import mask_crops
 from xmodal.teachers.minilm import CHANNELS, MiniLm
-from xmodal.teachers.teacher import check_texts, pairwise_softmax
+from xmodal.teachers.teacher import check_texts, pairwise_softmax, relevancy_by_products
 from xmodal.values import FeatureMap, Image
 
 # Raise when the code changes what comes out for the same settings.
@@ -95,20 +95,30 @@ class ImagenetDenseTeacher:
         `simplex`: probability mass on the text's classes; `unit`: the cosine, moved from [-1, 1].
         Both are multiplied by the probability that it is the text rather than a negative.
         """
-        asked = self.encode_text(text)
-        rival = self.encode_text(negatives) if negatives else None
+        return relevancy_by_products(self, rows, text, negatives)
+
+    @property
+    def unit_rows(self) -> bool:
+        """Directions are compared in the space `unit`."""
+        return self.space == "unit"
+
+    def rivals(self, negatives: list[str]) -> list[str]:
+        """The negatives, if any."""
+        return negatives
+
+    def score_products(
+        self, products: Float[Tensor, "N T"], rivals: Float[Tensor, "N K"]
+    ) -> Float[Tensor, "N T"]:
+        """Relevancy from products with texts and negatives."""
+        alone = rivals.shape[1] == 0
         if self.space == "simplex":
-            score = (rows @ asked.T).clamp(0, 1)
-            if rival is None:
+            score = products.clamp(0, 1)
+            if alone:
                 return score
-            total = score + (rows @ rival.T).clamp(0, 1).amax(dim=1, keepdim=True)
+            total = score + rivals.clamp(0, 1).amax(dim=1, keepdim=True)
             return torch.where(total > 0, score * score / total.clamp_min(1e-30), score)
-        unit = functional.normalize(rows, dim=1)
-        cosine = unit @ asked.T
-        score = ((1 + cosine) / 2).clamp(0, 1)
-        if rival is None:
-            return score
-        return score * pairwise_softmax(cosine, unit @ rival.T, _LOGIT_SCALE)
+        score = ((1 + products) / 2).clamp(0, 1)
+        return score if alone else score * pairwise_softmax(products, rivals, _LOGIT_SCALE)
 
     def _rows(self, classes: Float[Tensor, "N 1000"]) -> Float[Tensor, "N C"]:
         if self.space == "simplex":

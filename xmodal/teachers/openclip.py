@@ -20,7 +20,7 @@ from xmodal.teachers.clip_dense import dense_rows, stride_of, takes_any_size
 from xmodal.teachers.mask_crops import mask_crops
 from xmodal.teachers.membership import membership_of
 from xmodal.teachers.sam import SamTeacher
-from xmodal.teachers.teacher import Space, check_texts, pairwise_softmax
+from xmodal.teachers.teacher import Space, check_texts, pairwise_softmax, relevancy_by_products
 from xmodal.teachers.torchvision_schemas import declare_operators
 from xmodal.teachers.weights import need
 from xmodal.values import FeatureMap, Image, Masks
@@ -169,9 +169,22 @@ class OpenClipTeacher:
 
         Without negatives the rivals are "object", "things", "stuff" and "texture".
         """
-        rivals = self.encode_text(negatives or list(DEFAULT_NEGATIVES))
-        scale = float(self.model.logit_scale.exp())
-        return pairwise_softmax(rows @ self.encode_text(text).T, rows @ rivals.T, scale)
+        return relevancy_by_products(self, rows, text, negatives)
+
+    @property
+    def unit_rows(self) -> bool:
+        """Lifted rows keep their length, which says how much views agreed."""
+        return False
+
+    def rivals(self, negatives: list[str]) -> list[str]:
+        """The negatives, or four words that fit anything."""
+        return negatives or list(DEFAULT_NEGATIVES)
+
+    def score_products(
+        self, products: Float[Tensor, "N T"], rivals: Float[Tensor, "N K"]
+    ) -> Float[Tensor, "N T"]:
+        """Relevancy from products with texts and rivals."""
+        return pairwise_softmax(products, rivals, float(self.model.logit_scale.exp()))
 
     def _text_rows(self, prompts: list[list[str]]) -> Tensor:
         rows: list[Tensor] = []

@@ -20,7 +20,13 @@ from xmodal.errors import DataError, UsageError
 from xmodal.images import read_label_map
 from xmodal.teachers.arrays import read_array, wrong_array
 from xmodal.teachers.membership import membership_of
-from xmodal.teachers.teacher import Space, check_texts, no_text, pairwise_softmax
+from xmodal.teachers.teacher import (
+    Space,
+    check_texts,
+    no_text,
+    pairwise_softmax,
+    relevancy_by_products,
+)
 from xmodal.values import FeatureMap, Image, Masks
 
 # Half precision rounds probabilities; a sum further from one is not a rounding error.
@@ -171,15 +177,29 @@ class PrecomputedTeacher:
         0. For maps with a vocabulary, the pairwise soft-max against the negatives at CLIP's scale
         of 100, or without negatives the cosine brought to [0, 1].
         """
-        score = rows @ self.encode_text(text).T
-        rivals = rows @ self.encode_text(negatives).T if negatives else None
+        return relevancy_by_products(self, rows, text, negatives)
+
+    @property
+    def unit_rows(self) -> bool:
+        """Rows stay as they are."""
+        return False
+
+    def rivals(self, negatives: list[str]) -> list[str]:
+        """The negatives, if any."""
+        return negatives
+
+    def score_products(
+        self, products: Float[Tensor, "N T"], rivals: Float[Tensor, "N K"]
+    ) -> Float[Tensor, "N T"]:
+        """Relevancy from products with texts and negatives."""
+        alone = rivals.shape[1] == 0
         if not self._labels:
-            if rivals is None:
-                return ((1 + score) / 2).clamp(0, 1)
-            return pairwise_softmax(score, rivals, _CLIP_SCALE)
-        if rivals is None:
-            return score.clamp(0, 1)
-        return (score - rivals.amax(dim=1, keepdim=True)).clamp(0, 1)
+            if alone:
+                return ((1 + products) / 2).clamp(0, 1)
+            return pairwise_softmax(products, rivals, _CLIP_SCALE)
+        if alone:
+            return products.clamp(0, 1)
+        return (products - rivals.amax(dim=1, keepdim=True)).clamp(0, 1)
 
     @cached_property
     def _known(self) -> tuple[dict[str, int], Tensor]:

@@ -75,6 +75,44 @@ class Teacher(Protocol):
 
 
 @runtime_checkable
+class ProductScorer(Protocol):
+    """A teacher whose relevancy depends on dot products of rows with vectors of texts alone.
+
+    A store then multiplies its rows as they are coded, and nothing is decoded to ask a question.
+    """
+
+    @property
+    def unit_rows(self) -> bool:
+        """Whether rows are brought to length 1 before they are multiplied."""
+        ...
+
+    def encode_text(self, text: list[str]) -> Float[Tensor, "T C"]:
+        """As `Teacher.encode_text`."""
+        ...
+
+    def rivals(self, negatives: list[str]) -> list[str]:
+        """What texts compete with: the negatives, or the teacher's own when there are none."""
+        ...
+
+    def score_products(
+        self, products: Float[Tensor, "N T"], rivals: Float[Tensor, "N K"]
+    ) -> Float[Tensor, "N T"]:
+        """Relevancy in [0, 1] from products of rows with texts and with rivals; K may be 0."""
+        ...
+
+
+def relevancy_by_products(
+    teacher: ProductScorer, rows: Float[Tensor, "N C"], text: list[str], negatives: list[str]
+) -> Float[Tensor, "N T"]:
+    """`Teacher.relevancy` of a teacher that scores by products."""
+    rows = torch.nn.functional.normalize(rows, dim=1) if teacher.unit_rows else rows
+    products = rows @ teacher.encode_text(text).T
+    against = teacher.rivals(negatives)
+    found = rows @ teacher.encode_text(against).T if against else rows.new_zeros(len(rows), 0)
+    return teacher.score_products(products, found)
+
+
+@runtime_checkable
 class FrameFiles(Protocol):
     """A teacher that reads its output from one file a frame; it is not stored a second time."""
 
