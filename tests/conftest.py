@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import metadata
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from xmodal.errors import XmodalError
+from xmodal.teachers.weights import PACKAGED_FILES
 
 Array = NDArray[np.float64]
 
@@ -117,3 +121,23 @@ def four_parts() -> Callable[[BaseException, int], None]:
             assert part in str(error)
 
     return check
+
+
+@pytest.fixture(scope="session")
+def packaged_weights() -> None:
+    for file in PACKAGED_FILES:
+        try:
+            metadata.distribution(file.package)
+        except metadata.PackageNotFoundError:
+            pytest.skip(f"{file.package} is not installed (constraints-weights.txt)")
+
+
+@pytest.fixture(scope="session")
+def toy() -> ModuleType:
+    """Small scenes and students for tests of training: `tests/train/toy.py`."""
+    spec = spec_from_file_location("toy", Path(__file__).parent / "train" / "toy.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

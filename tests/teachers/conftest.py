@@ -1,9 +1,8 @@
-"""Pictures, a small teacher that counts its calls, and a switch for packaged weights."""
+"""Pictures, and a small teacher that counts its calls."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import metadata
 
 import pytest
 import torch
@@ -11,7 +10,6 @@ from torch import Tensor
 
 from lifting.cameras import Camera
 from xmodal.teachers.membership import membership_of
-from xmodal.teachers.weights import PACKAGED_FILES
 from xmodal.values import FeatureMap, Image, Masks
 
 MakeImage = Callable[..., Image]
@@ -66,12 +64,3 @@ class Colours:
 @pytest.fixture
 def colours() -> type[Colours]:
     return Colours
-
-
-@pytest.fixture(scope="session")
-def packaged_weights() -> None:
-    for file in PACKAGED_FILES:
-        try:
-            metadata.distribution(file.package)
-        except metadata.PackageNotFoundError:
-            pytest.skip(f"{file.package} is not installed (constraints-weights.txt)")

@@ -22,6 +22,9 @@ def lift(
     disk_budget: Annotated[str, typer.Option(help="Cap of the teacher cache.")] = "4GB",
     cache: Annotated[Path | None, typer.Option(help="Folder of the teacher cache.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace another run in --out.")] = False,
+    store: Annotated[
+        Path | None, typer.Option(help="RUN whose features are used where they are the same.")
+    ] = None,
 ) -> None:
     """Lift a teacher's 2D features into 3D, without training.
 
@@ -44,5 +47,6 @@ def lift(
         disk_budget=disk_budget,
         cache=cache,
         overwrite=overwrite,
+        store=store,
     )
     print(lift_run(request, progress).summary())

@@ -19,6 +19,12 @@ def train(
     disk_budget: Annotated[str, typer.Option(help="Cap of the teacher cache.")] = "4GB",
     cache: Annotated[Path | None, typer.Option(help="Folder of the teacher cache.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace another run in --out.")] = False,
+    store: Annotated[
+        Path | None, typer.Option(help="RUN whose features are used where they are the same.")
+    ] = None,
+    replay: Annotated[
+        Path | None, typer.Option(help="Compute a failed step once more: RUN/failed-step-N.json.")
+    ] = None,
 ) -> None:
     """Distill the lifted features into a network that needs only points.
 
@@ -29,7 +35,7 @@ def train(
         xmodal train RUN/run.yaml optimiser.steps=100 --out RUN2
     """
     from xmodal.cli.progress import progress
-    from xmodal.runs.train import TrainRequest, train_run
+    from xmodal.runs.train import TrainRequest, replay_run, train_run
 
     request = TrainRequest(
         runfile=runfile,
@@ -39,8 +45,12 @@ def train(
         disk_budget=disk_budget,
         cache=cache,
         overwrite=overwrite,
+        store=store,
     )
-    print(train_run(request, progress).summary())
+    if replay is not None:
+        print(replay_run(request, replay))
+    else:
+        print(train_run(request, progress).summary())
 
 
 def apply(

@@ -49,7 +49,7 @@ class Data:
     def scenes(self) -> tuple[Path, ...]:
         """The folders, one or several; a pattern that matches nothing gives none."""
         given = (self.scene,) if isinstance(self.scene, str) else self.scene
-        return tuple(folder for text in given for folder in _folders(text))
+        return tuple(folder for text in given for folder in folders_of(text))
 
     @property
     def is_many(self) -> bool:
@@ -57,7 +57,8 @@ class Data:
         return not isinstance(self.scene, str) or glob.has_magic(self.scene)
 
 
-def _folders(text: str) -> list[Path]:
+def folders_of(text: str) -> list[Path]:
+    """The folders that a path or a pattern stands for, in order of name."""
     if not glob.has_magic(text):
         return [Path(text)]
     path = Path(text)

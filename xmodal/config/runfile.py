@@ -26,6 +26,7 @@ from xmodal.config.run_parts import (
     Splits,
     Stage,
     StoreOptions,
+    folders_of,
 )
 from xmodal.config.validation import build, dump
 from xmodal.errors import ConfigError
@@ -194,7 +195,7 @@ def _check_splits(run: RunFile, note: Any) -> None:
             loc = ("data", "scene", index) if len(names) > 1 else ("data", "scene")
             note(loc, "folders with different names", f"`{name}` twice", "rename one folder")
     # Patterns that match nothing here are for a machine that has the data.
-    known = bool(names) and not any(glob.has_magic(t) and not _folders(t) for t in _texts(run))
+    known = bool(names) and not any(glob.has_magic(t) and not folders_of(t) for t in _texts(run))
     for split in ("val", "test"):
         for index, pattern in enumerate(getattr(run.splits, split)):
             loc = ("splits", split, index)

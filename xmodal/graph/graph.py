@@ -223,9 +223,27 @@ class Graph:
 
         return _from_document(parse_yaml(text, source))
 
-    def frozen_fingerprint(self) -> str:
-        """SHA-256 over the frozen part: equal for two graphs whose lifted features are the same."""
+    def upstream(self, name: str) -> set[str]:
+        """A node and all nodes that it is made from."""
+        makers = {edge.target: edge for edge in self.order()}
+        found: set[str] = set()
+        waiting = [name]
+        while waiting:
+            here = waiting.pop()
+            if here not in found:
+                found.add(here)
+                waiting.extend(makers[here].sources if here in makers else ())
+        return found
+
+    def frozen_part(self, name: str | None = None) -> dict[str, Any]:
+        """The frozen part as plain data: equal for two graphs whose lifted features are the same.
+
+        Args:
+            name: Only what this frozen node is made from; the whole frozen part if None.
+        """
         frozen = set(self.frozen_nodes())
+        if name is not None:
+            frozen &= self.upstream(name)
         parts = self.plain()
         kept: dict[str, Any] = {verb: {} for verb in ("encode", "lift")}
         names: set[str] = set()
@@ -236,7 +254,11 @@ class Graph:
         kept["nodes"] = {name: parts["nodes"][name] for name in sorted(names)}
         kept["encode"] = dict(sorted(kept["encode"].items()))
         kept["lift"] = dict(sorted(kept["lift"].items()))
-        return hashlib.sha256(write_yaml(kept).encode()).hexdigest()
+        return kept
+
+    def frozen_fingerprint(self, name: str | None = None) -> str:
+        """SHA-256 over `frozen_part`."""
+        return hashlib.sha256(write_yaml(self.frozen_part(name)).encode()).hexdigest()
 
     def summary(self) -> str:
         """The graph for people: sensors, then edges in the order they run, with widths."""

@@ -2,47 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-
-from xmodal.atomic import remove_leftovers, temporary_name, write_text
+from xmodal.atomic import remove_leftovers, write_text
 from xmodal.config.run_parts import Data
 from xmodal.config.runfile import RunFile, load_run
 from xmodal.datasets import Scene, open_scene
 from xmodal.errors import DataError, UsageError
-from xmodal.graph import Edge, Graph
 from xmodal.ply import write_points
+from xmodal.runs.frozen import (
+    Lifting,
+    Reporter,
+    feature_arrays,
+    lift_fingerprint,
+    load_teachers,
+    made_from,
+    node_info,
+    silent,
+    stored_nodes,
+    teacher_cache,
+    teacher_record,
+)
 from xmodal.runs.log import RunLog, peak_memory_mb
+from xmodal.runs.scenes import SCENES, adopt, scene_folder
 from xmodal.runs.settings import (
     TARGETS,
     default_runfile,
     open_run_scene,
     parse_bytes,
-    sensor_values,
     teacher_op,
 )
 from xmodal.store import FeatureInfo, Run, create_run, fingerprint_of
-from xmodal.teachers.cache import CachedViews, TeacherCache
-from xmodal.teachers.weights import user_cache
-from xmodal.values import Image, Points, Views
-
-if TYPE_CHECKING:
-    from xmodal.teachers import Teacher
-
-Report = Callable[[int, int], None]
-Reporter = Callable[[str], AbstractContextManager[Report]]
-LIFTED = "lifted"
+from xmodal.values import PointSets
 
 
 @dataclass(frozen=True, kw_only=True)
 class LiftRequest:
-    """What to lift; the fields are the options of the command line."""
+    """What to lift; the fields are the options of the command line.
+
+    `store` is another run, whose features are taken over where they are the same.
+    """
 
     source: Path
     out: Path
@@ -54,11 +54,12 @@ class LiftRequest:
     cache: Path | None = None
     overwrite: bool = False
     seed: int = 0
+    store: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class LiftResult:
-    """What was lifted, for the terminal."""
+    """What was lifted, for the terminal; over several scenes, `info` and `num_views` add up."""
 
     run: Run
     info: FeatureInfo
@@ -95,21 +96,76 @@ def lift_run(request: LiftRequest, report: Reporter) -> LiftResult:
             fix="--to points",
         )
     parse_bytes(request.disk_budget)
-    spec, scene = _spec_and_scene(request)
-    return lift_spec(spec, scene, request, report)
+    return lift_spec(_spec(request), request, report)
 
 
-def lift_spec(spec: RunFile, scene: Scene, request: LiftRequest, report: Reporter) -> LiftResult:
+def lift_spec(spec: RunFile, request: LiftRequest, report: Reporter) -> LiftResult:
+    """Lift the scene or the scenes of a run file; see `lift_run`."""
+    if spec.data.is_many:
+        return _lift_scenes(spec, request, report)
+    return _lift_scene(spec, open_run_scene(spec), request, report)
+
+
+def _lift_scenes(spec: RunFile, request: LiftRequest, report: Reporter) -> LiftResult:
+    """Lift every scene of a run file, each into a RUN folder of its own under `RUN/scenes`.
+
+    Raises:
+        DataError: If the run file names no scene that is there.
+    """
+    folders = spec.data.scenes
+    if not folders:
+        raise DataError(
+            f"run {spec.name}, data.scene",
+            wanted="at least one scene folder",
+            got=f"none that matches {spec.data.scene}",
+            fix="make or download the scenes, and run from the folder that the paths start at",
+        )
+    scenes = [open_run_scene(spec, index) for index in range(len(folders))]
+    teachers = load_teachers(spec.graph)
+    whole = [lift_fingerprint(spec.graph, scene, teachers) for scene in scenes]
+    run = create_run(request.out, fingerprint_of(scenes=whole), overwrite=request.overwrite)
+    log = RunLog(run.path / "log.jsonl")
+    results: list[LiftResult] = []
+    with report("scenes") as progress:
+        for folder, scene in zip(folders, scenes, strict=True):
+            progress(len(results), len(folders))
+            inner = replace(
+                request,
+                out=run.path / SCENES / folder.name,
+                store=scene_folder(request.store, folder.name),
+            )
+            results.append(_lift_scene(spec.of_scene(folder), scene, inner, silent))
+        progress(len(folders), len(folders))
+    write_text(run.runfile, spec.to_yaml())
+    write_text(run.path / "graph.yaml", spec.graph.to_yaml())
+    run.finish(fingerprint=fingerprint_of(scenes=whole), lift_seconds=round(log.elapsed_s, 1))
+    infos = [result.info for result in results]
+    total = replace(
+        infos[0],
+        num_points=sum(info.num_points for info in infos),
+        num_valid=sum(info.num_valid for info in infos),
+    )
+    return LiftResult(
+        run=run,
+        info=total,
+        num_views=sum(result.num_views for result in results),
+        seconds=log.elapsed_s,
+        notes=(f"{len(folders)} scenes",),
+    )
+
+
+def _lift_scene(spec: RunFile, scene: Scene, request: LiftRequest, report: Reporter) -> LiftResult:
     """Lift one scene as a run file says."""
     teachers = load_teachers(spec.graph)
-    fingerprint = lift_fingerprint(spec.graph, scene, teachers)
-    run = create_run(request.out, fingerprint, overwrite=request.overwrite)
+    parts = made_from(spec.graph, scene, teachers)
+    fingerprint = fingerprint_of(**parts)
+    run = create_run(request.out, fingerprint, overwrite=request.overwrite, made_from=parts)
     log = RunLog(run.path / "log.jsonl")
-    if run.has(LIFTED) and (run.path / "manifest.json").is_file():
-        info = run.features(LIFTED).info
+    wanted = stored_nodes(spec.graph, scene)
+    if all(run.has(name) for name in wanted) and (run.path / "manifest.json").is_file():
         return LiftResult(
             run=run,
-            info=info,
+            info=run.info(wanted[0]),
             num_views=len(scene.images),
             seconds=log.elapsed_s,
             notes=("already lifted with the same teacher, graph and frames; nothing to do",),
@@ -121,16 +177,25 @@ def lift_spec(spec: RunFile, scene: Scene, request: LiftRequest, report: Reporte
     write_text(run.path / "graph.yaml", spec.graph.to_yaml())
     write_points(run.points, cloud)
     log.write("cloud", points=len(cloud.xyz), frames=len(scene.images))
+    of_node = {name: made_from(spec.graph, scene, teachers, name) for name in wanted}
+    prints = {name: fingerprint_of(**parts) for name, parts in of_node.items()}
+    missing = [name for name in wanted if not adopt(request.store, run, name, prints[name])]
     cache = teacher_cache(request.cache, request.disk_budget)
-    lifted = lift_nodes(spec.graph, scene, cloud, teachers, cache, report, scratch=run.path)
-    for name, points in lifted.items():
-        info = _info(spec.graph, name, points, teachers, fingerprint)
-        run.write_features(name, info, **feature_arrays(points))
+    lifting = Lifting(spec.graph, scene, cloud, teachers, cache, report)
+    for name, value in lifting.nodes(missing, scratch=run.path).items():
+        info = node_info(spec.graph, name, value, teachers, prints[name])
+        if isinstance(value, PointSets):
+            run.write_sets(name, info, value, made_from=of_node[name])
+        else:
+            arrays = feature_arrays(value)
+            codec = spec.store.codec
+            run.write_features(name, info, made_from=of_node[name], codec=codec, **arrays)
     run.finish(
         fingerprint=fingerprint,
+        made_from=parts,
         scene=str(scene.root),
         scene_fingerprint=scene.fingerprint,
-        teachers={n: _teacher_record(t) for n, t in teachers.items()},
+        teachers={n: teacher_record(t) for n, t in teachers.items()},
         frames=len(scene.images),
         report=scene.report.lines(),
         lift_seconds=round(log.elapsed_s, 1),
@@ -139,158 +204,20 @@ def lift_spec(spec: RunFile, scene: Scene, request: LiftRequest, report: Reporte
     log.write("lifted", peak_mb=round(peak_memory_mb()))
     return LiftResult(
         run=run,
-        info=run.features(LIFTED).info,
+        info=run.info(wanted[0]),
         num_views=len(scene.images),
         seconds=log.elapsed_s,
         notes=tuple(scene.report.lines()),
     )
 
 
-def lift_nodes(
-    graph: Graph,
-    scene: Scene,
-    cloud: Points,
-    teachers: dict[str, Teacher],
-    cache: TeacherCache,
-    report: Reporter,
-    *,
-    scratch: Path,
-) -> dict[str, Points]:
-    """Compute every frozen node of points with features; rows lie in files of `scratch`.
-
-    The files have no name by the time this returns: they vanish with the tensors.
-    """
-    wanted = [
-        name
-        for name in graph.frozen_nodes()
-        if graph.nodes[name].kind == "points" and graph.nodes[name].channels is not None
-    ]
-    if LIFTED not in wanted:
-        raise DataError(
-            f"graph {graph.name}",
-            wanted=f"a frozen node of points named {LIFTED!r}",
-            got=f"frozen nodes of points: {', '.join(wanted) or 'none'}",
-            fix=f"name the node that queries should ask {LIFTED!r}",
-        )
-    values = sensor_values(graph, scene, cloud)
-
-    def wrap(edge: Edge, teacher: Teacher, views: Views[Image]) -> Views[Any]:
-        # A second instance does the work and goes, so that a gigabyte of network and scratch
-        # memory is gone before the lift begins; the first never loads its weights.
-        op: Any = edge.op
-        worker = CachedViews(views, op.teacher(), cache)
-        with report(teacher.name) as progress:
-            for index in range(len(worker)):
-                worker[index]
-                progress(index + 1, len(worker))
-        return CachedViews(views, teacher, cache)
-
-    def extras(edge: Edge) -> dict[str, Any]:
-        width = graph.nodes[edge.target].channels or 1
-        return {"out": _file_tensor(scratch, (len(cloud.xyz), width)), "progress": lifting}
-
-    with report("lift") as lifting:
-        values = graph.run(values, teachers=teachers, targets=wanted, wrap=wrap, extras=extras)
-    found: dict[str, Points] = {}
-    for name in wanted:
-        value = values[name]
-        assert isinstance(value, Points)  # the graph was checked: the node's kind is points
-        found[name] = value
-    return found
-
-
-def load_teachers(graph: Graph) -> dict[str, Teacher]:
-    """The graph's teachers by node; weights are read when the first image arrives."""
-    teachers: dict[str, Teacher] = {}
-    for name, edge in graph.teachers().items():
-        op: Any = edge.op
-        teachers[name] = op.teacher()
-    return teachers
-
-
-def lift_fingerprint(graph: Graph, scene: Scene, teachers: dict[str, Teacher]) -> str:
-    """What lifted features depend on: teachers, the frozen part of the graph, frames."""
-    return fingerprint_of(
-        teachers={name: teacher.fingerprint for name, teacher in teachers.items()},
-        graph=graph.frozen_fingerprint(),
-        scene=scene.fingerprint,
-        format=1,
-    )
-
-
-def teacher_cache(folder: Path | None, budget: str) -> TeacherCache:
-    """The cache of teacher output, in the user's cache folder unless another is given."""
-    return TeacherCache(folder or user_cache() / "teachers", parse_bytes(budget))
-
-
-def feature_arrays(points: Points) -> dict[str, Any]:
-    """The arrays of a feature store from points with features."""
-    size = len(points.xyz)
-
-    def array(value: torch.Tensor | None, kind: type, fill: float) -> Any:
-        if value is None:
-            return np.full(size, fill, dtype=kind)
-        return value.detach().cpu().numpy().astype(kind, copy=False)
-
-    if points.rows is None:
-        raise ValueError("points without features cannot be stored")
-    return {
-        "rows": points.rows.detach().cpu().numpy(),
-        "valid": array(points.valid, np.bool_, 1.0),
-        "weight": array(points.weight, np.float32, 1.0),
-        "num_views": array(points.num_views, np.int32, 0.0),
-        "disagreement": array(points.disagreement, np.float32, 0.0),
-    }
-
-
-def _spec_and_scene(request: LiftRequest) -> tuple[RunFile, Scene]:
+def _spec(request: LiftRequest) -> RunFile:
     if request.source.suffix in (".yaml", ".yml"):
         spec = load_run(request.source)
         if request.max_frames is not None:
             spec = replace(spec, data=replace(spec.data, max_frames=request.max_frames))
-        return spec, open_run_scene(spec)
+        return spec
     op = teacher_op(request.teacher)
     scene = open_scene(request.source, voxel_m=request.voxel_m, max_frames=request.max_frames)
     data = Data(scene=str(scene.root), voxel_m=request.voxel_m, max_frames=request.max_frames)
-    return default_runfile(scene, op, data, request.seed), scene
-
-
-def _info(
-    graph: Graph, name: str, points: Points, teachers: dict[str, Teacher], fingerprint: str
-) -> FeatureInfo:
-    first = next(iter(teachers.values()))
-    valid = points.valid
-    return FeatureInfo(
-        teacher=first.name,
-        space=graph.space(name) or first.space,
-        channels=graph.nodes[name].channels or 0,
-        num_points=len(points.xyz),
-        num_valid=len(points.xyz) if valid is None else int(valid.sum()),
-        fingerprint=fingerprint,
-        cosine_error=0.0,
-        licence=first.licence,
-    )
-
-
-def _teacher_record(teacher: Teacher) -> dict[str, Any]:
-    return {
-        "name": teacher.name,
-        "fingerprint": teacher.fingerprint,
-        "licence": teacher.licence,
-        "channels": teacher.channels,
-        "space": teacher.space,
-    }
-
-
-def _file_tensor(folder: Path, shape: tuple[int, int]) -> torch.Tensor:
-    """A float32 tensor over a file without a name, so that nothing is left when a run dies."""
-    path = temporary_name(folder / "rows")
-    array = np.memmap(path, dtype=np.float32, mode="w+", shape=(max(shape[0], 1), shape[1]))
-    path.unlink()
-    return torch.from_numpy(array[: shape[0]])
-
-
-@contextmanager
-def silent(_label: str) -> Generator[Report]:
-    """A reporter that shows nothing."""
-    yield lambda _done, _total: None
+    return default_runfile(scene, op, data, request.seed)

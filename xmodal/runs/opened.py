@@ -14,7 +14,7 @@ from xmodal.config.runfile import RunFile, load_run
 from xmodal.errors import UsageError
 from xmodal.ply import read_points
 from xmodal.query import Scores, ensemble, text_relevancy
-from xmodal.runs.settings import open_run_scene, teacher_edge
+from xmodal.runs.settings import open_run_scene, teacher_edge, text_teacher
 from xmodal.store import Features, Run
 from xmodal.teachers.cache import TeacherCache
 from xmodal.teachers.weights import user_cache
@@ -44,9 +44,21 @@ class OpenedRun:
 
     @cached_property
     def teacher(self) -> Teacher:
-        """The frozen teacher, for encoding questions."""
+        """The frozen teacher that saw the frames."""
         op: Any = teacher_edge(self.spec.graph).op
         return op.teacher()
+
+    def teacher_of(self, source: str) -> Teacher:
+        """Whoever understands questions about a source's rows."""
+        if source not in self._asked:
+            edge = teacher_edge(self.spec.graph, source)
+            same = edge == teacher_edge(self.spec.graph)
+            self._asked[source] = self.teacher if same else text_teacher(edge)
+        return self._asked[source]
+
+    @cached_property
+    def _asked(self) -> dict[str, Teacher]:
+        return {}
 
     @cached_property
     def cache(self) -> TeacherCache:
@@ -95,7 +107,7 @@ class OpenedRun:
         """Relevancy `[N, T]` of texts, of one source or of the ensemble."""
         return ensemble(
             [
-                text_relevancy(self.features(name), self.teacher, texts, negatives or [])
+                text_relevancy(self.features(name), self.teacher_of(name), texts, negatives or [])
                 for name in self.pick(source)
             ]
         )

@@ -12,10 +12,12 @@ from xmodal.config.runfile import RunFile
 from xmodal.edges import Op, op_class, op_names
 from xmodal.errors import UsageError
 from xmodal.graph import Edge, Graph, Node
+from xmodal.graph.parts import projects
 from xmodal.graph.ports import gives_of
 
 if TYPE_CHECKING:
     from xmodal.datasets import Scene
+    from xmodal.teachers import Teacher
 
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 # What "other" means when a run file says nothing else: surfaces in plain words, and in the words of
@@ -162,26 +164,67 @@ def up_axis(scene: Scene) -> str:
     return ("" if up[axis] > 0 else "-") + "xyz"[axis]
 
 
-def teacher_edge(graph: Graph) -> Edge:
-    """The teacher that a run's questions go to.
+def teacher_edge(graph: Graph, source: str | None = None) -> Edge:
+    """The frozen teacher whose language a source's rows speak.
+
+    Args:
+        graph: The run's graph.
+        source: A node with features, or a head `STUDENT.TEACHER`; the node `lifted` or, without
+            one, whatever teacher there is if None.
 
     Raises:
-        UsageError: If the graph has none, or several.
+        UsageError: If there is none, or several.
     """
-    edges = list(graph.teachers().values())
-    if len(edges) != 1:
+    if source is None and "lifted" in graph.nodes:
+        source = "lifted"
+    found = dict(graph.teachers()) if source is None else teachers_of(graph, source)
+    if len(found) != 1:
         raise UsageError(
-            f"graph {graph.name}",
+            f"graph {graph.name}" + (f", {source}" if source else ""),
             wanted="one teacher, whose text encoder is asked",
-            got=f"{len(edges)} teachers",
-            fix="query a run with one teacher",
+            got=f"{len(found)} teachers: {', '.join(found) or 'none'}",
+            fix="name a node or a head of one teacher with --source",
         )
-    return edges[0]
+    return next(iter(found.values()))
+
+
+def teachers_of(graph: Graph, source: str) -> dict[str, Edge]:
+    """The edges whose rows, by node, a source's rows are like.
+
+    Going up from the node, the first edge that can be asked decides: a frozen teacher, or a lift
+    with a text side of its own. A student is like those that teach it without a projection.
+    """
+    node = source.rpartition(".")[2]
+    makers = {edge.target: edge for edge in graph.order()}
+    if node not in makers:
+        return {}
+    edge = makers[node]
+    if edge.is_teacher or hasattr(edge.op, "text_side"):
+        return {node: edge}
+    above = edge.sources
+    if edge.has_weights:
+        direct = [e for e in graph.losses() if e.target == node and not projects(e.op)]
+        above = tuple(s for e in direct for s in e.sources if makers[s].op.op != "ema")
+    found: dict[str, Edge] = {}
+    for name in above:
+        found |= teachers_of(graph, name)
+    return found
+
+
+def text_teacher(edge: Edge) -> Teacher:
+    """Whoever understands questions about the rows that an edge gives."""
+    op: Any = edge.op
+    return op.text_side() if hasattr(op, "text_side") else op.teacher()
 
 
 def sensor_values(graph: Graph, scene: Scene, cloud: Any) -> dict[str, Any]:
     """A scene's views and points under the names of the graph's sensors."""
-    given = {"image": scene.images, "depth": scene.depths, "points": cloud}
+    given = {
+        "image": scene.images,
+        "depth": scene.depths,
+        "points": cloud,
+        "labels": scene.labels(),
+    }
     values = {name: given[node.kind] for name, node in graph.sensors().items()}
     return {name: value for name, value in values.items() if value is not None}
 

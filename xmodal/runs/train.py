@@ -1,49 +1,41 @@
-"""`xmodal train` and `xmodal apply`: distill lifted features, and use the student on new points."""
+"""`xmodal train` and `xmodal apply`: distill lifted features into students of points."""
 
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from xmodal.atomic import write_text
+from xmodal.config.run_parts import Split
 from xmodal.config.runfile import RunFile, load_run
 from xmodal.datasets import open_scene
-from xmodal.errors import CheckpointError, DataError, UsageError
+from xmodal.errors import UsageError
 from xmodal.ply import read_points, write_points
-from xmodal.runs.lift import (
-    LIFTED,
-    LiftRequest,
-    Reporter,
-    feature_arrays,
-    lift_fingerprint,
-    lift_spec,
-    load_teachers,
-)
+from xmodal.runs.frozen import Reporter
+from xmodal.runs.lift import LiftRequest, lift_spec
 from xmodal.runs.log import RunLog, peak_memory_mb
-from xmodal.runs.settings import open_run_scene
+from xmodal.runs.scenes import scene_runs
+from xmodal.runs.students import Learners, build_learners, load_learners, write_answers
 from xmodal.store import FeatureInfo, Features, Run, create_run, fingerprint_of
-from xmodal.train.checkpoint import checkpoints, fit_state, load_checkpoint
+from xmodal.train.checkpoint import checkpoints
 from xmodal.train.crops import Augment
-from xmodal.train.inference import predict
-from xmodal.train.loop import Distill, Student, TrainOptions, fit
-from xmodal.values import Points
-
-if TYPE_CHECKING:
-    from torch import nn
-
-STUDENT = "student"
+from xmodal.train.loop import fit, replay
+from xmodal.train.options import Stage, TrainOptions
+from xmodal.values import Points, PointSets
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainRequest:
     """How to train; the fields are the options of the command line.
 
-    `again` drops earlier checkpoints of the same run instead of refusing to train over them.
+    `again` drops earlier checkpoints of the same run instead of refusing to train over them;
+    `store` is another run whose features are taken over where they are the same.
     """
 
     runfile: Path
@@ -54,6 +46,7 @@ class TrainRequest:
     cache: Path | None = None
     overwrite: bool = False
     again: bool = False
+    store: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +65,7 @@ class TrainSummary:
         return "\n".join(
             [
                 f"  trained {self.steps} steps, loss {self.first_loss:.4f} -> "
-                f"{self.last_loss:.4f}, mean cosine to the lifted features {self.cosine:.3f}",
+                f"{self.last_loss:.4f}, mean cosine to the teacher's features {self.cosine:.3f}",
                 f"  {self.seconds:.0f} s, peak memory {peak_memory_mb():.0f} MB -> {self.run.path}",
             ]
         )
@@ -81,8 +74,9 @@ class TrainSummary:
 def train_run(request: TrainRequest, report: Reporter) -> TrainSummary:
     """Distill into the students of a run file and store what they say of the run's points.
 
-    With `--out` at the lifted RUN its features are used; otherwise the scene is lifted first (from
-    the teacher's cache where it can be) into the new RUN.
+    With `--out` at the lifted RUN its features are used; otherwise the scenes are lifted first
+    (from the teacher's cache where it can be) into the new RUN. Over several scenes those of the
+    splits `val` and `test` only get the students' answers, and the others only teach.
 
     Raises:
         UsageError: If the run was trained already, without `--resume` or `--overwrite`.
@@ -92,26 +86,23 @@ def train_run(request: TrainRequest, report: Reporter) -> TrainSummary:
     log = RunLog(run.path / "log.jsonl")
     if request.again or request.overwrite:
         shutil.rmtree(run.checkpoints, ignore_errors=True)
-    cloud = read_points(run.points).points
-    lifted = stored_points(run.features(LIFTED), cloud)
-    nets = _nets(spec)
-    students, losses = _edges(spec, nets)
-    scene = {**dict.fromkeys(_cloud_nodes(spec), cloud), LIFTED: lifted}
+    learners = build_learners(spec)
+    teaching = scenes_of(run, spec, "train")
     with report("train") as progress:
         result = fit(
-            students,
-            losses,
-            [scene],
+            learners.students,
+            learners.losses,
+            [scene_nodes(scene, spec, learners) for scene in teaching],
             train_options(spec),
             run.path,
+            averages=learners.averages,
             resume=request.resume,
             progress=progress,
         )
     write_text(run.runfile, spec.to_yaml())
     write_text(run.path / "graph.yaml", spec.graph.to_yaml())
-    cosine = 0.0
-    for name, student in students.items():
-        cosine = _store_student(run, spec, name, student, cloud, lifted)
+    asked = [*scenes_of(run, spec, "val"), *scenes_of(run, spec, "test")] or teaching
+    cosine = _store_answers(asked, teaching, spec, load_learners(run, spec), report)
     run.finish(
         train_seconds=round(log.elapsed_s, 1),
         train_peak_mb=round(peak_memory_mb()),
@@ -129,6 +120,86 @@ def train_run(request: TrainRequest, report: Reporter) -> TrainSummary:
     )
 
 
+def replay_run(request: TrainRequest, file: Path) -> str:
+    """Compute a failed step of a run once more; what it gave, in words.
+
+    Raises:
+        DataError: If the file is no record of a failed step of this run.
+    """
+    run = Run(request.out)
+    spec = load_run(request.runfile, request.overrides)
+    learners = build_learners(spec)
+    found = replay(
+        file,
+        learners.students,
+        learners.losses,
+        [scene_nodes(scene, spec, learners) for scene in scenes_of(run, spec, "train")],
+        train_options(spec),
+        averages=learners.averages,
+    )
+    scene = scenes_of(run, spec, "train")[found.scene].path.name
+    lines = [
+        f"  step {found.step}, scene {scene}: loss {found.loss}, gradient norm {found.grad_norm}",
+        *(f"    {edge}: {loss}" for edge, loss in found.parts.items()),
+        f"  {'the same bits as then' if found.same else 'NOT the same as then'}; {found.got}",
+    ]
+    return "\n".join(lines)
+
+
+def scenes_of(run: Run, spec: RunFile, split: Split) -> list[Run]:
+    """The runs of the scenes of one split; a run of one scene trains on it."""
+    runs = scene_runs(run)
+    if not spec.data.is_many:
+        return runs if split == "train" else []
+    return [scene for scene in runs if spec.splits.of(scene.path.name) == split]
+
+
+def scene_nodes(run: Run, spec: RunFile, learners: Learners) -> dict[str, Points | PointSets]:
+    """A scene's points and its teachers' rows, by node; rows stay in their files.
+
+    Raises:
+        DataError: If a teacher was not lifted for this scene.
+    """
+    cloud = read_points(run.points).points
+    nodes: dict[str, Points | PointSets] = {
+        student.cloud: cloud for student in learners.students.values()
+    }
+    for edge in learners.losses:
+        if edge.teacher in nodes or edge.teacher in learners.averages:
+            continue
+        if spec.graph.nodes[edge.teacher].kind == "point_sets":
+            nodes[edge.teacher] = run.sets(edge.teacher)
+        else:
+            nodes[edge.teacher] = stored_points(run.features(edge.teacher), cloud)
+    return nodes
+
+
+def _store_answers(
+    asked: Sequence[Run],
+    teaching: Sequence[Run],
+    spec: RunFile,
+    learners: Learners,
+    report: Reporter,
+) -> float:
+    """Store what the networks say of scenes; the mean cosine to the rows of their teachers."""
+    infos = _infos(teaching[0])
+    found: list[float] = []
+    with report("students") as progress:
+        for index, scene in enumerate(asked):
+            cloud = read_points(scene.points).points
+            cosines = write_answers(scene, spec, learners, cloud, infos)
+            found.extend(list(cosines.values())[:1])
+            if len(asked) > 1 or scene.path.parent.name == "scenes":
+                scene.finish(student_cosine={name: round(c, 4) for name, c in cosines.items()})
+            progress(index + 1, len(asked))
+    return float(np.mean(found)) if found else float("nan")
+
+
+def _infos(run: Run) -> dict[str, FeatureInfo]:
+    """What a scene's run says of each node that it keeps."""
+    return {name: run.info(name) for name in run.sources()}
+
+
 def apply_run(
     path: Path, source: Path, out: Path, *, voxel_m: float, overwrite: bool, report: Reporter
 ) -> str:
@@ -136,7 +207,7 @@ def apply_run(
     run = Run(path)
     manifest = run.manifest()
     spec = load_run(run.runfile)
-    net = load_student(run, spec)
+    learners = load_learners(run, spec)
     with report("fuse points") as progress:
         cloud = _new_points(source, voxel_m, progress)
     fingerprint = fingerprint_of(run=manifest["fingerprint"], source=str(source.resolve()))
@@ -146,158 +217,58 @@ def apply_run(
     write_text(made.runfile, spec.to_yaml())
     write_text(made.path / "graph.yaml", spec.graph.to_yaml())
     write_points(made.points, cloud)
-    op: Any = spec.graph.students()[STUDENT].op
-    predicted = predict(op, net, cloud)  # pyright: ignore[reportArgumentType]
-    info = replace(
-        run.features(LIFTED).info,
-        num_points=len(cloud.xyz),
-        num_valid=len(cloud.xyz),
-        fingerprint=fingerprint,
-    )
-    made.write_features(STUDENT, info, **feature_arrays(predicted))
+    infos = {
+        name: replace(info, fingerprint=fingerprint)
+        for name, info in _infos(scene_runs(run)[0]).items()
+    }
+    write_answers(made, spec, learners, cloud, infos)
     made.finish(fingerprint=fingerprint, student_of=str(path.resolve()), points=str(source))
     return f"  {len(cloud.xyz)} points described by the student of {path} -> {out}"
 
 
 def stored_points(features: Features, cloud: Points) -> Points:
-    """A cloud with stored rows; they stay in their file as float16 until they are read."""
+    """A cloud with stored rows; those of codec `fp16` stay in their file until they are read."""
+    segments = features.segments
     return replace(
         cloud,
-        rows=torch.from_numpy(np.asarray(features.rows)),
+        rows=features.tensor(),
         valid=torch.from_numpy(np.array(features.valid)),
         weight=torch.from_numpy(np.array(features.weight)),
         num_views=torch.from_numpy(np.array(features.num_views)).long(),
         disagreement=torch.from_numpy(np.array(features.disagreement)),
+        segments=None if segments is None else torch.from_numpy(np.array(segments)).long(),
     )
 
 
 def train_options(spec: RunFile) -> TrainOptions:
     """The loop's options from a run file."""
-    o, a = spec.optimiser, spec.optimiser.augment
-    return TrainOptions(
-        steps=o.steps,
-        crop_points=o.crop_points,
-        crops=o.crops,
-        loss_rows=o.loss_rows,
-        lr=o.lr,
-        warmup_steps=min(o.warmup_steps, o.steps),
-        weight_decay=o.weight_decay,
-        grad_clip=o.grad_clip,
-        seed=spec.seed,
-        augment=Augment(
-            shift=a.shift,
-            rotate_rad=a.rotate_rad,
-            scale=a.scale,
-            jitter_m=a.jitter_m,
-            input_jitter=a.input_jitter,
-            up=a.up,
-        ),
-        log_every=o.log_every,
-        checkpoint_every=o.checkpoint_every,
-        keep_checkpoints=o.keep_checkpoints,
-        threads=o.threads,
-    )
-
-
-def load_student(run: Run, spec: RunFile) -> nn.Module:
-    """The student's network with the weights of the newest checkpoint.
-
-    Raises:
-        CheckpointError: If there is none, or it does not fit.
-    """
-    found = checkpoints(run.checkpoints)
-    if not found:
-        raise CheckpointError(
-            str(run.checkpoints),
-            wanted="a checkpoint of the student",
-            got="none",
-            fix=f"xmodal train {run.runfile} --out {run.path}",
-        )
-    net = _nets(spec)[STUDENT]
-    fit_state(net, load_checkpoint(found[-1]), STUDENT)
-    return net
+    given = {f.name: getattr(spec.optimiser, f.name) for f in fields(spec.optimiser)}
+    given["augment"] = Augment(**asdict(spec.optimiser.augment))
+    given["warmup_steps"] = min(spec.optimiser.warmup_steps, spec.steps)
+    stages = tuple(Stage(**asdict(stage)) for stage in spec.stages)
+    return TrainOptions(**given, stages=stages, seed=spec.seed)
 
 
 def _lifted_run(spec: RunFile, request: TrainRequest, report: Reporter) -> Run:
-    scene = open_run_scene(spec)
-    fingerprint = lift_fingerprint(spec.graph, scene, load_teachers(spec.graph))
+    """The run with all that is needed for training, lifted now or before."""
     run = Run(request.out)
-    if run.has(LIFTED) and run.manifest().get("fingerprint") == fingerprint:
-        if checkpoints(run.checkpoints) and not (
-            request.resume or request.overwrite or request.again
-        ):
-            raise UsageError(
-                str(run.checkpoints),
-                wanted="a run that was not trained yet, --resume, or --overwrite",
-                got="checkpoints of an earlier training",
-                fix="add --resume to go on, or --overwrite to train anew",
-            )
-        return run
+    trained = bool(checkpoints(run.checkpoints))
+    if trained and not (request.resume or request.overwrite or request.again):
+        raise UsageError(
+            str(run.checkpoints),
+            wanted="a run that was not trained yet, --resume, or --overwrite",
+            got="checkpoints of an earlier training",
+            fix="add --resume to go on, or --overwrite to train anew",
+        )
     lift = LiftRequest(
         source=request.runfile,
         out=request.out,
         disk_budget=request.disk_budget,
         cache=request.cache,
         overwrite=request.overwrite,
+        store=request.store,
     )
-    return lift_spec(spec, scene, lift, report).run
-
-
-def _nets(spec: RunFile) -> dict[str, nn.Module]:
-    torch.manual_seed(spec.seed)
-    return spec.graph.build_nets()
-
-
-def _cloud_nodes(spec: RunFile) -> list[str]:
-    return [edge.sources[0] for edge in spec.graph.students().values()]
-
-
-def _edges(spec: RunFile, nets: dict[str, nn.Module]) -> tuple[dict[str, Student], list[Distill]]:
-    edges = spec.graph.students()
-    if not edges:
-        raise DataError(
-            f"graph {spec.graph.name}",
-            wanted="a student, such as `cloud -> student: {op: sparse_unet}`",
-            got="none",
-            fix="add one under encode, and a distill edge that teaches it",
-        )
-    students: dict[str, Student] = {}
-    for name, edge in edges.items():
-        op: Any = edge.op
-        net: Any = nets[name]
-        students[name] = Student(op, net, edge.sources[0])
-    losses: list[Distill] = []
-    for edge in spec.graph.losses():
-        op = edge.op
-        losses.append(Distill(op, edge.sources[0], edge.target, nets.get(edge.key)))
-    return students, losses
-
-
-def _store_student(
-    run: Run, spec: RunFile, name: str, student: Student, cloud: Points, lifted: Points
-) -> float:
-    """Store what a student says of every point; the mean cosine to the lifted rows."""
-    predicted = predict(student.op, student.net, cloud)
-    predicted = replace(predicted, weight=lifted.weight, num_views=lifted.num_views, valid=None)
-    info: FeatureInfo = replace(
-        run.features(LIFTED).info,
-        num_valid=len(cloud.xyz),
-        channels=spec.graph.nodes[name].channels or 0,
-    )
-    run.write_features(name, info, **feature_arrays(predicted))
-    return mean_cosine(run.features(LIFTED), run.features(name))
-
-
-def mean_cosine(first: Features, second: Features) -> float:
-    """Mean cosine between two stores' rows over the points that both observed."""
-    total, count = 0.0, 0
-    for (part, a), (_, b) in zip(first.blocks(), second.blocks(), strict=True):
-        both = np.asarray(first.valid[part]) & np.asarray(second.valid[part])
-        norm = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-        both &= norm > 0
-        total += float(((a * b).sum(1)[both] / norm[both]).sum())
-        count += int(both.sum())
-    return total / max(count, 1)
+    return lift_spec(spec, lift, report).run
 
 
 def _new_points(source: Path, voxel_m: float, progress: Any) -> Points:

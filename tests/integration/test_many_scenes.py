@@ -1,0 +1,148 @@
+"""A run over several small worlds: lifted, trained on some, asked and measured on others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from xmodal.errors import ConfigError, DataError
+from xmodal.runs.frozen import silent
+from xmodal.runs.lift import LiftRequest, lift_run
+from xmodal.runs.opened import open_run
+from xmodal.runs.scenes import home_of, scene_runs
+from xmodal.runs.train import TrainRequest, train_run
+from xmodal.store import Run
+from xmodal.world import WorldOptions, make_world
+
+pytestmark = pytest.mark.usefixtures("packaged_weights")
+
+OBJECTS = ("soccer ball", "coffee mug", "banana")
+GRAPH = """
+  name: two_heads
+  nodes:
+    cameras: {kind: image}
+    depth:   {kind: depth}
+    cloud:   {kind: points}
+    labels:  {kind: labels}
+    maps:    {kind: feature_map, channels: 384}
+    lifted:  {kind: points, channels: 384, on: cloud}
+    truth:   {kind: points, channels: 4, on: cloud}
+    student: {kind: points, channels: 384, on: cloud}
+    slow:    {kind: points, channels: 384, on: cloud}
+  encode:
+    cameras -> maps:  {op: imagenet_dense, image_size: 160}
+    cloud -> student: {op: sparse_unet, voxel_m: 0.04, inputs: [rgb, normals, height]}
+    student -> slow:  {op: ema, decay: 0.9}
+  lift:
+    maps, depth, cloud -> lifted: {op: points}
+    labels, cloud -> truth: {op: one_hot, names: [soccer ball, coffee mug, banana], other: true}
+  distill:
+    lifted -> student: {op: cosine}
+    slow -> student:   {op: mse, weight: 0.1}
+    truth -> student:  {op: kl, project: linear}
+"""
+
+
+@pytest.fixture(scope="module")
+def worlds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("worlds")
+    for seed, name in enumerate(("train-0", "train-1", "test-0")):
+        options = WorldOptions(
+            seed=seed, objects=OBJECTS, num_views=3, hw=(96, 128), spacing_m=0.02
+        )
+        make_world(folder / name, options)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runfile(worlds: Path) -> Path:
+    file = worlds / "run.yaml"
+    file.write_text(
+        f"name: many\ngraph:{GRAPH}data: {{scene: '{worlds}/t*-?'}}\nsplits: {{test: ['test-*']}}\n"
+        "optimiser: {crop_points: 2000, loss_rows: 500, crops: 2}\n"
+        "stages:\n- {name: both, steps: 3}\n"
+        "- {name: probe, steps: 2, train: [truth -> student], edges: [truth -> student]}\n"
+    )
+    return file
+
+
+@pytest.fixture(scope="module")
+def trained(runfile: Path) -> Run:
+    out = runfile.parent / "run"
+    cache = runfile.parent / "cache"
+    summary = train_run(TrainRequest(runfile=runfile, out=out, cache=cache), silent)
+    assert summary.steps == 5
+    assert np.isfinite(summary.cosine)
+    return Run(out)
+
+
+def test_every_scene_gets_a_run_of_its_own(trained: Run) -> None:
+    scenes = scene_runs(trained)
+    assert [scene.path.name for scene in scenes] == ["test-0", "train-0", "train-1"]
+    for scene in scenes:
+        assert scene.verify() == []
+        assert scene.info("truth").classes == (*OBJECTS, "other")
+        assert home_of(scene).path.resolve() == trained.path.resolve()
+        assert not open_run(scene.path).spec.data.is_many
+    assert trained.verify() == []
+
+
+def test_only_held_back_scenes_are_answered(trained: Run) -> None:
+    by_name = {scene.path.name: scene for scene in scene_runs(trained)}
+    assert not by_name["train-0"].has("student")
+    head = by_name["test-0"].features("student.truth")
+    assert head.info.classes == (*OBJECTS, "other")
+    assert head.info.space == "simplex"
+    assert np.allclose(head.take(np.arange(len(head.valid))).sum(1), 1, atol=1e-2)
+    assert by_name["test-0"].info("student").channels == 384
+
+
+def test_each_source_is_asked_in_its_own_language(trained: Run) -> None:
+    opened = open_run(trained.path / "scenes" / "test-0")
+    for source in ("lifted", "student"):
+        scores = opened.relevancy(source, ["banana", "soccer ball"])
+        assert scores.shape == (len(opened.xyz), 2)
+    assert opened.teacher_of("student") is opened.teacher_of("lifted")
+
+
+def test_a_store_is_taken_over_without_lifting_again(trained: Run, runfile: Path) -> None:
+    other = runfile.parent / "other.yaml"
+    other.write_text(runfile.read_text().replace("name: many", "name: other"))
+    out = runfile.parent / "other"
+    lift_run(LiftRequest(source=other, out=out, store=trained.path, cache=out / "none"), silent)
+    for scene in scene_runs(Run(out)):
+        twin = trained.path / "scenes" / scene.path.name / "features" / "lifted" / "store.json"
+        assert (scene.path / "features" / "lifted" / "store.json").samefile(twin)
+        assert scene.verify() == []
+    assert not (out / "none").exists()
+
+
+def test_a_node_made_otherwise_is_lifted_again(trained: Run, runfile: Path) -> None:
+    changed = runfile.parent / "changed.yaml"
+    text = runfile.read_text().replace("{op: points}", "{op: points, smooth_m: 0.03}")
+    changed.write_text(text)
+    out = runfile.parent / "changed"
+    cache = runfile.parent / "cache"
+    lift_run(LiftRequest(source=changed, out=out, store=trained.path, cache=cache), silent)
+    for scene in scene_runs(Run(out)):
+        twin = trained.path / "scenes" / scene.path.name / "features"
+        ours = scene.path / "features"
+        assert not (ours / "lifted" / "store.json").samefile(twin / "lifted" / "store.json")
+        assert (ours / "truth" / "store.json").samefile(twin / "truth" / "store.json")
+
+
+def test_a_pattern_without_scenes_is_an_error(runfile: Path, tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(runfile.read_text().replace("/t*-?", "/none-*"))
+    with pytest.raises(DataError, match="none that matches"):
+        lift_run(LiftRequest(source=file, out=tmp_path / "out"), silent)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_split_that_no_scene_is_in_is_refused(runfile: Path, tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(runfile.read_text().replace("test-*", "tset-*"))
+    with pytest.raises(ConfigError, match="tset"):
+        lift_run(LiftRequest(source=file, out=tmp_path / "out"), silent)

@@ -1,0 +1,207 @@
+"""A run's students: built from its graph, read from its checkpoints, used on points."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from detectors.spaces import to_space
+from xmodal.config.runfile import RunFile
+from xmodal.edges.distill.head import Head
+from xmodal.errors import CheckpointError, DataError
+from xmodal.graph.parts import projects
+from xmodal.runs.frozen import feature_arrays
+from xmodal.runs.scenes import home_of
+from xmodal.store import FeatureInfo, Features, Run
+from xmodal.train.averages import fit_student
+from xmodal.train.checkpoint import checkpoints, fit_state, load_checkpoint
+from xmodal.train.data import Distill, Student
+from xmodal.train.inference import predict
+from xmodal.train.options import Average
+from xmodal.values import Points
+
+if TYPE_CHECKING:
+    from xmodal.graph import Edge
+
+# Points that a head sees at once: 1000 columns of them are 260 MB.
+_HEAD_ROWS = 65536
+
+
+@dataclass(frozen=True)
+class Learners:
+    """Networks of a run's graph, as training and inference take them.
+
+    Attributes:
+        students: By node.
+        losses: Distillation edges, with their learned parts.
+        averages: Nodes whose rows a moving average of a student gives.
+    """
+
+    students: dict[str, Student]
+    losses: list[Distill]
+    averages: dict[str, Average]
+
+
+def build_learners(spec: RunFile) -> Learners:
+    """New networks with the random weights of the run's seed.
+
+    Raises:
+        DataError: If the graph has no student.
+    """
+    torch.manual_seed(spec.seed)
+    nets = spec.graph.build_nets()
+    edges = spec.graph.students()
+    if not edges:
+        raise DataError(
+            f"graph {spec.graph.name}",
+            wanted="a student, such as `cloud -> student: {op: sparse_unet}`",
+            got="none",
+            fix="add one under encode, and a distill edge that teaches it",
+        )
+    students: dict[str, Student] = {}
+    for name, edge in edges.items():
+        op: Any = edge.op
+        net: Any = nets[name]
+        students[name] = Student(op, net, edge.sources[0])
+    losses: list[Distill] = []
+    for edge in spec.graph.losses():
+        loss: Any = edge.op
+        losses.append(Distill(loss, edge.sources[0], edge.target, nets.get(edge.key)))
+    return Learners(students, losses, averages_of(spec))
+
+
+def averages_of(spec: RunFile) -> dict[str, Average]:
+    """Nodes of the op `ema`."""
+    found: dict[str, Average] = {}
+    for edge in spec.graph.order():
+        if edge.op.op == "ema":
+            op: Any = edge.op
+            found[edge.target] = Average(student=edge.sources[0], decay=op.decay, view=op.view)
+    return found
+
+
+def load_learners(run: Run, spec: RunFile) -> Learners:
+    """The networks with the weights of the newest checkpoint; the averaged ones where kept.
+
+    Args:
+        run: The run that was trained, or the run of one of its scenes.
+        spec: Its run file.
+
+    Raises:
+        CheckpointError: If there is none, or it does not fit.
+    """
+    home = home_of(run)
+    found = checkpoints(home.checkpoints)
+    if not found:
+        raise CheckpointError(
+            str(home.checkpoints),
+            wanted="a checkpoint of the student",
+            got="none",
+            fix=f"xmodal train {home.runfile} --out {home.path}",
+        )
+    learners = build_learners(spec)
+    checkpoint = load_checkpoint(found[-1])
+    for name, student in learners.students.items():
+        fit_student(student.net, checkpoint, name)
+    for index, edge in enumerate(learners.losses):
+        if edge.net is not None:
+            fit_state(edge.net, checkpoint, f"{edge.teacher}->{edge.student}:{index}")
+    return learners
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a network says of a cloud: under which name it is kept, and which node it is like."""
+
+    name: str
+    like: str
+    points: Points
+
+
+def answers(spec: RunFile, learners: Learners, cloud: Points) -> Iterator[Answer]:
+    """Rows of every student and of every head, one after another.
+
+    A student that a teacher meets without a projection speaks that teacher's language and is kept
+    under its own name. Every projection to a teacher of points is a head, kept as `STUDENT.TEACHER`
+    with rows like the teacher's.
+    """
+    for name, student in learners.students.items():
+        own = predict(student.op, student.net, cloud)
+        edges = [edge for edge in spec.graph.losses() if edge.target == name]
+        direct = [edge for edge in edges if not projects(edge.op)]
+        if direct:
+            yield Answer(name, _first_of_points(spec, direct), own)
+        for edge, loss in zip(spec.graph.losses(), learners.losses, strict=True):
+            if edge.target == name and projects(edge.op) and loss.net is not None:
+                yield Answer(f"{name}.{loss.teacher}", loss.teacher, _headed(spec, loss, own))
+
+
+def _first_of_points(spec: RunFile, edges: list[Edge]) -> str:
+    """The teacher that a student's rows are like: one of points where there is one."""
+    teachers = [edge.sources[0] for edge in edges]
+    averages = averages_of(spec)
+    teachers = [name for name in teachers if name not in averages] or teachers
+    kinds = {name: spec.graph.nodes[name].kind for name in teachers}
+    return next((name for name in teachers if kinds[name] == "points"), teachers[0])
+
+
+@torch.no_grad()
+def _headed(spec: RunFile, loss: Distill, own: Points) -> Points:
+    """A student's rows through one of its heads, in the teacher's space."""
+    assert own.rows is not None  # predict gives rows
+    assert loss.net is not None  # asked for heads only
+    space = spec.graph.space(loss.teacher) or "raw"
+    head = loss.net.in_teacher_space if isinstance(loss.net, Head) else loss.net
+    parts = [to_space(head(part), space) for part in own.rows.split(_HEAD_ROWS)]
+    return replace(own, rows=torch.cat(parts))
+
+
+def write_answers(
+    run: Run, spec: RunFile, learners: Learners, cloud: Points, infos: Mapping[str, FeatureInfo]
+) -> dict[str, float]:
+    """Keep what the networks say of a scene; mean cosine to the teacher's rows of each.
+
+    Args:
+        run: Run of the scene.
+        spec: Run file of the training.
+        learners: Trained networks.
+        cloud: The run's points.
+        infos: What is known of the teachers' rows, by node.
+    """
+    cosines: dict[str, float] = {}
+    for answer in answers(spec, learners, cloud):
+        info = replace(
+            infos[answer.like],
+            num_points=len(cloud.xyz),
+            num_valid=len(cloud.xyz),
+        )
+        given = run.features(answer.like) if run.has(answer.like) else None
+        points = answer.points
+        if given is not None and len(given.valid) == len(cloud.xyz):
+            points = replace(
+                points,
+                weight=torch.from_numpy(np.array(given.weight)),
+                num_views=torch.from_numpy(np.array(given.num_views)).long(),
+                valid=None,
+            )
+        arrays = feature_arrays(points)
+        run.write_features(answer.name, info, codec=spec.store.codec, **arrays)
+        if given is not None and len(given.valid) == len(cloud.xyz):
+            cosines[answer.name] = mean_cosine(given, run.features(answer.name))
+    return cosines
+
+
+def mean_cosine(first: Features, second: Features) -> float:
+    """Mean cosine between two stores' rows over the points that both observed."""
+    total, count = 0.0, 0
+    for (part, a), (_, b) in zip(first.blocks(), second.blocks(), strict=True):
+        both = np.asarray(first.valid[part]) & np.asarray(second.valid[part])
+        norm = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+        both &= norm > 0
+        total += float(((a * b).sum(1)[both] / norm[both]).sum())
+        count += int(both.sum())
+    return total / max(count, 1)
