@@ -72,6 +72,10 @@ _TIMED: dict[str, tuple[str, str]] = {
     "scatter_64": ("the same, 64-d", "torch_scatter"),
     "scatter_1000": ("the same, 1000-d", "torch_scatter"),
     "scatter_sorted": ("the same, 512-d, index in order", "torch_scatter"),
+    "sparse_conv": (
+        "sub-manifold convolution, 58k voxels, 32 to 32 channels, 3x3x3, from cells to rows",
+        "spconv on one thread",
+    ),
     "voxelize": ("voxelise 1M points, 5 cm", "sort and unique on hashed keys"),
     "voxelize_unique": ("voxelise 1M points, 5 cm", "`np.unique(axis=0)`"),
     "voxelize_2cm": ("voxelise 1M points, 2 cm", "sort and unique on hashed keys"),
@@ -206,7 +210,7 @@ def _timed(figures: Figures) -> list[tuple[str, ...]]:
     name = str(figures["name"])
     if name == "slopes":
         return []
-    suffixes = [key.removeprefix("ratio") for key in figures if key.startswith("ratio")]
+    suffixes = [key.removeprefix("ours_s") for key in figures if key.startswith("ours_s")]
     return [_row(figures, name, suffix) for suffix in suffixes]
 
 

@@ -83,14 +83,7 @@ class SparseUNet(nn.Module):
         Raises:
             ValueError: If a cell occurs twice.
         """
-        grid, order = sparse_grid(coords, sample)
-        near = [grid.neighbours()]
-        down: list[KernelMap] = []
-        for _ in self.downs:
-            grid, halve = grid.halved()
-            down.append(halve)
-            near.append(grid.neighbours())
-
+        order, near, down = self.maps(coords, sample)
         x = self.stem_norm(self.stem(features[order], near[0])).relu()
         skips: list[Tensor] = []
         for level, encoder in enumerate(self.encoders):
@@ -103,6 +96,22 @@ class SparseUNet(nn.Module):
             x = self.decoders[level](torch.cat([x, skips[level]], dim=1), near[level])
         out = self.head(x)
         return torch.empty_like(out).index_copy(0, order, out)
+
+    def maps(
+        self, coords: Int[Tensor, "V 3"], sample: Int[Tensor, " V"]
+    ) -> tuple[Int[Tensor, " V"], list[KernelMap], list[KernelMap]]:
+        """Order of the rows in the network, and the kernel maps within and between resolutions.
+
+        Raises:
+            ValueError: If a cell occurs twice.
+        """
+        grid, order = sparse_grid(coords, sample)
+        near, down = [grid.neighbours()], list[KernelMap]()
+        for _ in self.downs:
+            grid, halve = grid.halved()
+            down.append(halve)
+            near.append(grid.neighbours())
+        return order, near, down
 
 
 class _Stage(nn.Module):
