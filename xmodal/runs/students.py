@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from detectors.spaces import to_space
-from xmodal.config.runfile import RunFile
+from xmodal.config.runfile import RunFile, load_run
 from xmodal.edges.distill.head import Head
 from xmodal.errors import CheckpointError, DataError
 from xmodal.graph.parts import projects
@@ -113,6 +114,64 @@ def load_learners(run: Run, spec: RunFile) -> Learners:
     return learners
 
 
+def start_from(learners: Learners, path: Path) -> Learners:
+    """Give new networks the weights of those with the same names in another run.
+
+    Heads whose arrow the other run has too get its weights; other heads stay new. So a teacher is
+    added to a student, or taken away, without training the rest again.
+
+    Args:
+        learners: Networks of the new run.
+        path: The other run.
+
+    Returns:
+        The networks, with students that got weights marked as such.
+
+    Raises:
+        CheckpointError: If the other run has no checkpoint, or its networks have other shapes.
+        DataError: If it has none of the students.
+    """
+    spec = load_run(Run(path).runfile)
+    other = load_learners(Run(path), spec)
+    found = [name for name in learners.students if name in other.students]
+    if not found:
+        raise DataError(
+            f"{path}",
+            wanted=f"a run with one of the students {', '.join(learners.students)}",
+            got=f"students {', '.join(other.students)}",
+            fix="give the student the same name in both graphs",
+        )
+    heads = {edge.key: edge.net for edge in other.losses if edge.net is not None}
+    pairs = [(name, learners.students[name].net, other.students[name].net) for name in found]
+    pairs += [
+        (edge.key, edge.net, heads[edge.key])
+        for edge in learners.losses
+        if edge.net is not None and edge.key in heads
+    ]
+    for name, mine, theirs in pairs:
+        _copy_weights(name, mine, theirs, path)
+    students = {
+        name: replace(student, warm=name in found) for name, student in learners.students.items()
+    }
+    return replace(learners, students=students)
+
+
+def _copy_weights(name: str, mine: nn.Module, theirs: nn.Module, path: Path) -> None:
+    wanted, given = (
+        {key: tuple(value.shape) for key, value in net.state_dict().items()}
+        for net in (mine, theirs)
+    )
+    if wanted != given:
+        differ = sorted(k for k in wanted.keys() | given.keys() if wanted.get(k) != given.get(k))
+        raise CheckpointError(
+            f"{path}, `{name}`: tensor {differ[0]}",
+            wanted=f"shape {wanted.get(differ[0], 'none')}",
+            got=f"shape {given.get(differ[0], 'none')}",
+            fix="start from a run with the same network, inputs and widths",
+        )
+    mine.load_state_dict(theirs.state_dict())
+
+
 @dataclass(frozen=True)
 class Answer:
     """What a network says of a cloud: under which name it is kept, and which node it is like."""
@@ -176,10 +235,13 @@ def write_answers(
     for answer in answers(spec, learners, cloud):
         info = replace(
             infos[answer.like],
+            kind="points",
             num_points=len(cloud.xyz),
             num_valid=len(cloud.xyz),
         )
-        given = run.features(answer.like) if run.has(answer.like) else None
+        # Sets of points have no row for each point to compare with.
+        alike = spec.graph.nodes[answer.like].kind == "points" and run.has(answer.like)
+        given = run.features(answer.like) if alike else None
         points = answer.points
         if given is not None and len(given.valid) == len(cloud.xyz):
             points = replace(

@@ -21,7 +21,13 @@ from xmodal.runs.frozen import Reporter
 from xmodal.runs.lift import LiftRequest, lift_spec
 from xmodal.runs.log import RunLog, peak_memory_mb
 from xmodal.runs.scenes import scene_runs
-from xmodal.runs.students import Learners, build_learners, load_learners, write_answers
+from xmodal.runs.students import (
+    Learners,
+    build_learners,
+    load_learners,
+    start_from,
+    write_answers,
+)
 from xmodal.store import FeatureInfo, Features, Run, create_run, fingerprint_of
 from xmodal.train.checkpoint import checkpoints
 from xmodal.train.crops import Augment
@@ -35,7 +41,8 @@ class TrainRequest:
     """How to train; the fields are the options of the command line.
 
     `again` drops earlier checkpoints of the same run instead of refusing to train over them;
-    `store` is another run whose features are taken over where they are the same.
+    `store` is another run whose features are taken over where they are the same; `start` one whose
+    networks are the first weights of those with the same name.
     """
 
     runfile: Path
@@ -47,6 +54,7 @@ class TrainRequest:
     overwrite: bool = False
     again: bool = False
     store: Path | None = None
+    start: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,10 +70,11 @@ class TrainSummary:
 
     def summary(self) -> str:
         """A few lines."""
+        close = f", mean cosine to the teacher's features {self.cosine:.3f}"
         return "\n".join(
             [
                 f"  trained {self.steps} steps, loss {self.first_loss:.4f} -> "
-                f"{self.last_loss:.4f}, mean cosine to the teacher's features {self.cosine:.3f}",
+                f"{self.last_loss:.4f}{'' if np.isnan(self.cosine) else close}",
                 f"  {self.seconds:.0f} s, peak memory {peak_memory_mb():.0f} MB -> {self.run.path}",
             ]
         )
@@ -87,6 +96,8 @@ def train_run(request: TrainRequest, report: Reporter) -> TrainSummary:
     if request.again or request.overwrite:
         shutil.rmtree(run.checkpoints, ignore_errors=True)
     learners = build_learners(spec)
+    if request.start is not None:
+        learners = start_from(learners, request.start)
     teaching = scenes_of(run, spec, "train")
     with report("train") as progress:
         result = fit(
@@ -107,7 +118,9 @@ def train_run(request: TrainRequest, report: Reporter) -> TrainSummary:
         train_seconds=round(log.elapsed_s, 1),
         train_peak_mb=round(peak_memory_mb()),
         train_steps=result.steps,
-        student_cosine=round(cosine, 4),
+        started_from=str(request.start) if request.start else None,
+        # None: sets of points alone taught the student, so no row of a teacher is beside its own.
+        student_cosine=None if np.isnan(cosine) else round(cosine, 4),
     )
     records = [r for r in result.history if "loss" in r]
     return TrainSummary(
