@@ -259,7 +259,7 @@ def test_two_teachers_of_other_widths_share_a_student(tmp_path: Path) -> None:
     assert not any(torch.equal(a, b) for a, b in zip(before, after, strict=True))
     assert set(history[-1]["losses"]) == {"wide -> student"}
     names = load_checkpoint(checkpoints(tmp_path / "checkpoints")[-1]).tensors
-    assert "wide->student:1/2.weight" in names
+    assert "wide->student:1/project.2.weight" in names
 
 
 def test_two_students_and_two_scenes(tmp_path: Path) -> None:

@@ -43,11 +43,20 @@ class DistillOp(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Student:
-    """A network in training: its op, its module, and the node whose points it sees."""
+    """A network in training.
+
+    Attributes:
+        op: Its op, which describes points.
+        net: Its module.
+        cloud: The node whose points it sees.
+        warm: Whether its weights mean something already; otherwise its last layer is set from its
+            teacher's rows before the first step.
+    """
 
     op: StudentOp
     net: PointStudent
     cloud: str = "cloud"
+    warm: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
+from xmodal.train.balance import BalanceMode
 from xmodal.train.crops import Augment
 
 Amp = Literal["auto", "off", "bf16"]
 Schedule = Literal["cosine", "linear", "constant"]
 BalanceScenes = Literal["points", "voxels", "equal"]
-BalanceLosses = Literal["none", "grad_norm", "uncertainty"]
 OnNonFinite = Literal["stop", "skip"]
 OnSaveError = Literal["stop", "continue"]
+_CHOICES = {
+    "amp": Amp,
+    "schedule": Schedule,
+    "balance": BalanceMode,
+    "balance_scenes": BalanceScenes,
+    "on_non_finite": OnNonFinite,
+    "on_save_error": OnSaveError,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +128,7 @@ class TrainOptions:
     min_set_points: int = 3
     accumulate: int = 1
     balance_scenes: BalanceScenes = "voxels"
-    balance: BalanceLosses = "none"
+    balance: BalanceMode = "none"
     lr: float = 1e-2
     schedule: Schedule = "cosine"
     warmup_steps: int = 30
@@ -155,6 +163,10 @@ class TrainOptions:
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             msg = f"ema_decay must be in [0, 1), not {self.ema_decay}"
             raise ValueError(msg)
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in get_args(choices):
+                msg = f"{name} is one of {get_args(choices)}, not {getattr(self, name)!r}"
+                raise ValueError(msg)
         names = [stage.name for stage in self.stages]
         if len(set(names)) < len(names):
             msg = f"stages need names of their own, not {names}"

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from xmodal.errors import BackendError, UsageError
 from xmodal.train.averages import MovingAverages
+from xmodal.train.balance import Balance
 from xmodal.train.data import Batch, Distill, Student, TrainScene
 from xmodal.train.failures import NonFinite, dump, name_culprit
 from xmodal.train.forward import Forward
@@ -87,11 +88,12 @@ class Trainer:
             TrainScene(i, nodes, students, losses, averages) for i, nodes in enumerate(scenes)
         ]
         self.began, self.points_seen = time.monotonic(), 0
-        self.edge_modules: dict[int, str] = {
-            i: f"{e.teacher}->{e.student}:{i}" for i, e in enumerate(losses) if e.net is not None
-        }
         modules: dict[str, nn.Module] = {name: s.net for name, s in students.items()}
-        modules |= {n: net for i, n in self.edge_modules.items() if (net := losses[i].net)}
+        for index, edge in enumerate(losses):
+            if edge.net is not None:
+                modules[f"{edge.teacher}->{edge.student}:{index}"] = edge.net
+        self.balance = Balance([float(e.op.weight) for e in losses], options.balance)
+        modules["balance"] = self.balance
         self._learnable = [p for m in modules.values() for p in m.parameters() if p.requires_grad]
         self.rng = np.random.default_rng(options.seed)
         random.seed(options.seed)
@@ -121,6 +123,8 @@ class Trainer:
         """Set last layers from samples of rows, where teacher and student share their columns."""
         rng = np.random.default_rng([self.options.seed, 1])
         for name, student in self.students.items():
+            if student.warm:
+                continue
             for teacher in (e.teacher for e in self.losses if e.student == name and e.net is None):
                 if teacher in self.averages:
                     continue
@@ -140,6 +144,7 @@ class Trainer:
         self.phase = phase
         learning = [self.students[name].net for name in phase.trained_students]
         learning += [net for i in phase.trained_edges if (net := self.losses[i].net) is not None]
+        learning.append(self.balance)
         inside = {p for module in learning for p in module.parameters()}
         self.parameters = [p for p in self._learnable if p in inside]
         for parameter in self._learnable:
@@ -199,6 +204,9 @@ class Trainer:
             self.points_seen += sum(len(piece.rows) for piece in batch.pieces.values())
         if len(found.parts) > 1:
             record["losses"] = {self.losses[i].key: part for i, part in found.parts.items()}
+            if self.options.balance != "none":
+                factors = self.balance.factors().tolist()
+                record["factors"] = {self.losses[i].key: factors[i] for i in found.parts}
         if self.options.stages and self.phase is not None:
             record["stage"] = self.phase.stage.name
         return record
@@ -236,7 +244,10 @@ class Trainer:
         return Gradients(loss, norm, sums, batches, seconds)
 
     def _total(self, parts: Mapping[int, Tensor], given: Mapping[str, Points]) -> Tensor:
-        return torch.stack([self.losses[i].op.weight * part for i, part in parts.items()]).sum()
+        # An edge that does not count in this stage is one that had no rows.
+        none = next(iter(parts.values())).new_zeros(())
+        shared = [points.rows for points in given.values() if points.rows is not None]
+        return self.balance([parts.get(i, none) for i in range(len(self.losses))], shared)
 
     def _gradients_or_halves(self, step: int, before: Generators) -> Gradients:
         try:
