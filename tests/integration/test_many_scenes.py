@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xmodal.errors import ConfigError, DataError
+from xmodal.errors import CheckpointError, ConfigError, DataError
 from xmodal.runs.frozen import silent
 from xmodal.runs.lift import LiftRequest, lift_run
 from xmodal.runs.opened import open_run
@@ -146,3 +146,55 @@ def test_a_split_that_no_scene_is_in_is_refused(runfile: Path, tmp_path: Path) -
     file.write_text(runfile.read_text().replace("test-*", "tset-*"))
     with pytest.raises(ConfigError, match="tset"):
         lift_run(LiftRequest(source=file, out=tmp_path / "out"), silent)
+
+
+def test_a_teacher_is_added_without_lifting_or_learning_the_rest_again(
+    trained: Run, runfile: Path
+) -> None:
+    more = runfile.parent / "more.yaml"
+    text = runfile.read_text()
+    text = text.replace(
+        "    maps, depth, cloud -> lifted: {op: points}\n",
+        "    maps, depth, cloud -> lifted: {op: points}\n"
+        "    maps, depth, cloud -> second: {op: points, smooth_m: 0.05}\n",
+    )
+    text = text.replace(
+        "    truth:   {kind: points, channels: 4, on: cloud}\n",
+        "    truth:   {kind: points, channels: 4, on: cloud}\n"
+        "    second:  {kind: points, channels: 384, on: cloud}\n",
+    )
+    text = text.replace(
+        "    slow -> student:   {op: mse, weight: 0.1}\n",
+        "    slow -> student:   {op: mse, weight: 0.1}\n"
+        "    second -> student: {op: cosine, project: mlp}\n",
+    )
+    stages = text.index("stages:")
+    head = "{name: head, steps: 2, train: [second -> student], edges: [second -> student]}"
+    more.write_text(f"{text[:stages]}stages:\n- {head}\n")
+    out = runfile.parent / "more"
+    cache = runfile.parent / "cache"
+    request = TrainRequest(
+        runfile=more, out=out, cache=cache, store=trained.path, start=trained.path
+    )
+    train_run(request, silent)
+    before = trained.path / "scenes" / "test-0"
+    after = Run(out / "scenes" / "test-0")
+    twin = before / "features" / "lifted" / "store.json"
+    assert (after.path / "features" / "lifted" / "store.json").samefile(twin)
+    assert set(after.sources()) >= {"student", "student.truth", "student.second"}
+    index = np.arange(len(after.features("student").valid))
+    for name in ("student", "student.truth"):  # frozen in the only stage
+        old, new = (run.features(name).take(index) for run in (Run(before), after))
+        assert np.array_equal(old, new)
+
+
+def test_a_student_of_another_width_is_no_start(
+    trained: Run, runfile: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "run.yaml"
+    other.write_text(runfile.read_text().replace("[rgb, normals, height]", "[rgb]"))
+    request = TrainRequest(
+        runfile=other, out=tmp_path / "out", store=trained.path, start=trained.path
+    )
+    with pytest.raises(CheckpointError, match="same network"):
+        train_run(request, silent)

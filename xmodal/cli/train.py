@@ -22,6 +22,9 @@ def train(
     store: Annotated[
         Path | None, typer.Option(help="RUN whose features are used where they are the same.")
     ] = None,
+    start: Annotated[
+        Path | None, typer.Option(help="Trained RUN whose networks are the first weights.")
+    ] = None,
     replay: Annotated[
         Path | None, typer.Option(help="Compute a failed step once more: RUN/failed-step-N.json.")
     ] = None,
@@ -46,6 +49,7 @@ def train(
         cache=cache,
         overwrite=overwrite,
         store=store,
+        start=start,
     )
     if replay is not None:
         print(replay_run(request, replay))
