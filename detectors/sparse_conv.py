@@ -38,10 +38,12 @@ class _SparseConv(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  # the decorator's doing
+        ctx: Any, grad: Tensor
+    ) -> tuple[Tensor | None, Tensor | None, None, None]:
         features, weight = ctx.saved_tensors
         wants = ctx.needs_input_grad[:2]
-        found = ctx.backend.gradients(features, weight, grads[0], ctx.kernel, wants)
+        found = ctx.backend.gradients(features, weight, grad, ctx.kernel, wants)
         return *found, None, None
 
 
@@ -92,16 +94,23 @@ class SparseConv(nn.Module):
         out_channels: Width of the output rows.
         num_offsets: Cells of the kernel: 27 for 3x3x3, 8 for 2x2x2.
         fan_offsets: How many of them an output meets on average; only sets the initial scale.
+        backend: Who computes, see `sparse_conv`.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, num_offsets: int, fan_offsets: float
+        self,
+        in_channels: int,
+        out_channels: int,
+        num_offsets: int,
+        fan_offsets: float,
+        backend: ConvBackend = "auto",
     ) -> None:
         super().__init__()
+        self.backend: ConvBackend = backend
         self.weight = nn.Parameter(torch.empty(num_offsets, in_channels, out_channels))
         # He et al. 2015 for ReLU, with the fan of the offsets that are occupied on surfaces.
         nn.init.normal_(self.weight, std=math.sqrt(2.0 / (in_channels * fan_offsets)))
 
     def forward(self, features: Float[Tensor, "S Ci"], kernel: KernelMap) -> Float[Tensor, "T Co"]:
         """Convolve rows over the pairs of `kernel`."""
-        return sparse_conv(features, self.weight, kernel)
+        return sparse_conv(features, self.weight, kernel, self.backend)

@@ -62,7 +62,7 @@ def gradients(
 
 
 def _filters(weight: Float[Tensor, "K Ci Co"]) -> Float[Tensor, "Co K Ci"]:
-    """spconv 2.2 and later keep output channels first, then the kernel, then input channels."""
+    """The layout of spconv from 2.2 on: output channels, the kernel, input channels."""
     return weight.permute(2, 0, 1).contiguous()
 
 

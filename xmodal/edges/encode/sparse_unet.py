@@ -16,13 +16,14 @@ class SparseUnet(VoxelStudentOp):
     """A sparse 3D U-Net over voxels: the student that sees geometry, colour and context.
 
     Attributes:
-        size: `tiny` (3.6 M weights), `small` (13 M) or `base` (60 M).
+        size: `tiny` (3.6 M weights), `small` (13 M), `base` (60 M) or `published` (38 M: the widths
+            and depths of MinkUNet34C, OpenScene's network).
 
     The other settings are those of every student over voxels (`VoxelStudentOp`).
     """
 
     op: Literal["sparse_unet"] = "sparse_unet"
-    size: Literal["tiny", "small", "base"] = "tiny"
+    size: Literal["tiny", "small", "base", "published"] = "tiny"
 
     def build(
         self, *, channels: int, space: Literal["unit", "simplex", "raw"] | None = None
