@@ -110,8 +110,11 @@ class LiftSettings:
 DENSE_PLAIN = LiftSettings("dense_plain", DENSE, PLAIN)
 DENSE_SHARED = LiftSettings("dense_shared", DENSE, SHARED)
 CLASSES_PLAIN = LiftSettings("classes_plain", {**DENSE, "space": "simplex"}, PLAIN)
+CLASSES_SHARED = LiftSettings("classes_shared", {**DENSE, "space": "simplex"}, SHARED)
 MASKS_SHARED = LiftSettings("masks_shared", MASKS, SHARED)
-LIFTS = {s.name: s for s in (DENSE_PLAIN, DENSE_SHARED, CLASSES_PLAIN, MASKS_SHARED)}
+LIFTS = {
+    s.name: s for s in (DENSE_PLAIN, DENSE_SHARED, CLASSES_PLAIN, CLASSES_SHARED, MASKS_SHARED)
+}
 
 
 def lift_scenes(work: Path, settings: Mapping[str, Any]) -> dict[str, Any]:

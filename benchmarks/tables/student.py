@@ -7,7 +7,7 @@ import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,8 +26,10 @@ from benchmarks.tables.scenes import (
     split_of,
 )
 from benchmarks.tables.scoring import Asker, chosen, classes
+from lifting.superpoints import superpoints
 from xmodal.atomic import atomic_path
 from xmodal.edges import op_class
+from xmodal.edges.distill.head import Head
 from xmodal.evaluate import OTHER, confusion
 from xmodal.train.loop import Distill, Student, TrainOptions, fit, predict
 from xmodal.values import Points
@@ -35,6 +37,7 @@ from xmodal.values import Points
 COLOUR = ("rgb", "normals", "height")
 SHAPE = ("normals", "height")
 COSINE: Mapping[str, Any] = {"op": "cosine"}
+LABELS: Mapping[str, Any] = {"op": "kl"}
 _WORLD_LABELS = names_of("test")
 
 
@@ -46,7 +49,9 @@ class Arm:
         target: Learn the `lifted` rows, or the `truth`: one-hot rows of the labels.
         lift: Which lifted rows.
         inputs: What each point brings.
-        loss: The distillation op and its settings.
+        losses: The distillation ops and their settings; judged by the first one's projection.
+        balance: How several losses are weighed, as in `TrainOptions`.
+        segments: Give points their super-points, for losses that pool rows.
         scenes: Training scenes, the first so many.
         share: Share of the points of each that has a label (`truth` only).
         start: Cached name of a student to start from, without its last layer.
@@ -59,7 +64,9 @@ class Arm:
     target: Literal["lifted", "truth"] = "lifted"
     lift: str = DENSE_SHARED.name
     inputs: tuple[str, ...] = COLOUR
-    loss: Mapping[str, Any] = field(default_factory=lambda: dict(COSINE))
+    losses: tuple[Mapping[str, Any], ...] = (COSINE,)
+    balance: Literal["none", "grad_norm", "uncertainty"] = "none"
+    segments: bool = False
     scenes: int = 40
     share: float = 1.0
     start: str | None = None
@@ -91,15 +98,16 @@ def train_and_judge(work: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Job: train one student and judge it; settings are the fields of `Arm`."""
     arm = Arm(**{k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()})
     student = _student(work, arm)
-    edge = _edge(arm)
+    edges = _edges(arm)
     options = TrainOptions(
         steps=arm.steps, crop_points=arm.crop_points, crops=arm.crops, loss_rows=arm.loss_rows,
+        balance=arm.balance,
         lr=arm.lr, seed=arm.seed, checkpoint_every=100, keep_checkpoints=1,
     )  # fmt: skip
     out = work / "students" / arm.key()
     scenes = training_scenes(work, arm)
     began, cpu = time.monotonic(), time.process_time()
-    fit({"student": student}, [edge], scenes, options, out, resume="auto")
+    fit({"student": student}, edges, scenes, options, out, resume="auto")
     used = {
         "train_seconds": round(time.monotonic() - began, 1),
         "cpu_seconds_a_step": round((time.process_time() - cpu) / arm.steps, 4),
@@ -110,7 +118,7 @@ def train_and_judge(work: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     shutil.rmtree(out, ignore_errors=True)
     with atomic_path(weights_path(work, arm.key())) as temporary:
         save_file({k: v.contiguous() for k, v in student.net.state_dict().items()}, temporary)
-    return used | judge(work, arm, student, edge)
+    return used | judge(work, arm, student, edges[0])
 
 
 def weights_path(work: Path, key: str) -> Path:
@@ -128,6 +136,9 @@ def training_scenes(work: Path, arm: Arm) -> list[dict[str, Points]]:
             target = scene.truth(_WORLD_LABELS, arm.share, arm.seed)
         else:
             target = scene.lifted(LIFTS[arm.lift])
+        if arm.segments:
+            segments = superpoints(scene.cloud.xyz, scene.cloud.normals, scene.cloud.rgb)
+            target = replace(target, segments=segments)
         scenes.append({"cloud": scene.cloud, arm.target: target})
     return scenes
 
@@ -160,11 +171,14 @@ def _take_over(net: Any, weights: Mapping[str, torch.Tensor]) -> None:
     assert not unknown, "a start of another network"
 
 
-def _edge(arm: Arm) -> Distill:
-    settings = {key: value for key, value in arm.loss.items() if key != "op"}
-    op: Any = op_class("distill", arm.loss["op"])(**settings)
+def _edges(arm: Arm) -> list[Distill]:
     channels = len(_WORLD_LABELS) + 1 if arm.target == "truth" else LIFTS[arm.lift].channels
-    return Distill(op, arm.target, "student", build_net(op, channels))
+    edges: list[Distill] = []
+    for loss in arm.losses:
+        settings = {k: tuple(v) if isinstance(v, list) else v for k, v in loss.items() if k != "op"}
+        op: Any = op_class("distill", loss["op"])(**settings)
+        edges.append(Distill(op, arm.target, "student", build_net(op, channels)))
+    return edges
 
 
 def build_net(op: Any, channels: int) -> nn.Module | None:
@@ -212,10 +226,10 @@ def judge(work: Path, arm: Arm, student: Student, edge: Distill) -> dict[str, An
 
 def projected(rows: torch.Tensor, edge: Distill) -> torch.Tensor:
     """Rows in the teacher's space, for losses that bring a projection."""
-    if edge.net is None or getattr(edge.op, "project", "none") == "none":
+    if not isinstance(edge.net, Head):
         return rows
     with torch.no_grad():
-        return torch.cat([edge.net(part) for part in rows.split(8192)])
+        return torch.cat([edge.net.in_teacher_space(part) for part in rows.split(8192)])
 
 
 def _labels(rows: torch.Tensor, names: Sequence[str], ids: np.ndarray[Any, Any]) -> Any:

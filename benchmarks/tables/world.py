@@ -22,7 +22,7 @@ from benchmarks.tables.scenes import (
     scene_names,
 )
 from benchmarks.tables.scoring import Measured, judge_lifted, judge_views, stacked
-from benchmarks.tables.student import SHAPE, Arm
+from benchmarks.tables.student import LABELS, SHAPE, Arm
 
 SEEDS = (0, 1, 2)
 SPLITS = ("test", "novel")
@@ -30,7 +30,7 @@ _JUDGED = scene_names(*SPLITS)
 _STUDENTS: Mapping[str, Arm] = {
     "colour": Arm(),
     "shape": Arm(inputs=SHAPE),
-    "labels": Arm(target="truth", loss={"op": "kl"}),
+    "labels": Arm(target="truth", losses=(LABELS,)),
 }
 # Arm as shown -> (job, source in its result); `{}` stands for the seed.
 _ARMS: Mapping[str, tuple[str, str]] = {

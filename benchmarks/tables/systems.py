@@ -1,0 +1,156 @@
+"""The named systems: each one's run file on the generated world, against plain lifting."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.tables.jobs import Job, run_jobs
+from benchmarks.tables.record import ResultRecord, record, table
+from benchmarks.tables.scenes import (
+    DENSE_PLAIN,
+    ensure_worlds,
+    names_of,
+    scene_names,
+    split_of,
+)
+from benchmarks.tables.scoring import Measured, judge_lifted, stacked
+from benchmarks.tables.world import SPLITS, lift_jobs
+from xmodal.atomic import write_text
+from xmodal.config.runfile import load_run
+from xmodal.runs.evaluate import EvalRequest
+from xmodal.runs.evaluate.clusters import cluster_tables
+from xmodal.runs.evaluate.segmentation import segmentation
+from xmodal.runs.evaluate.subject import collect
+from xmodal.runs.frozen import silent
+from xmodal.runs.lift import LiftRequest, lift_run
+from xmodal.runs.train import TrainRequest, train_run
+from xmodal.store import Run
+
+_RUNS = Path(__file__).resolve().parents[2] / "configs" / "runs"
+# System -> the arms of `xmodal eval` that answer for it.
+SYSTEMS: Mapping[str, str] = {
+    "openscene": "ensemble",
+    "openmask3d": "lifted",
+    "pointdc": "student",
+    "xmask3d": "student",
+    "pla": "student",
+    "recon": "student",
+    "act": "student",
+    "partdistill": "student",
+    "distillation_with_contrast": "student",
+}
+# Its features know no words: clusters of them are matched to classes.
+_WORDLESS = "pointdc"
+
+
+def make(work: Path, workers: int) -> ResultRecord:
+    """Lift and train every system as its run file says, and ask `xmodal eval`."""
+    ensure_worlds(work)
+    run_jobs(lift_jobs(masks=False), work, workers)
+    plain = Job("lifted/plain", judge_lifted, {"lift": DENSE_PLAIN.name,
+                                               "scenes": scene_names(*SPLITS)})  # fmt: skip
+    jobs = [Job(f"systems/{name}", run_system, {"system": name}) for name in SYSTEMS]
+    results = run_jobs([plain, *jobs], work, workers)
+    base = {s: Measured([stacked(results[plain.name]["lifted"], s)]) for s in SPLITS}
+    rows: list[list[str | float]] = [
+        ["plain lifting, dense teacher", "lifted", *_columns(base, base), float("nan")]
+    ]
+    clusters: list[list[str | float]] = []
+    for name, arm in SYSTEMS.items():
+        found = results[f"systems/{name}"]
+        for source in dict.fromkeys((arm, "student", "lifted")):
+            if source not in found["tables"]:
+                continue
+            tables = found["tables"][source]
+            mine = {s: Measured([stacked(tables, s)]) for s in SPLITS}
+            rows.append([name, source, *_columns(mine, base), found["steps"]])
+        clusters += [[name, source, value] for source, value in found["clusters"].items()]
+    columns = (
+        "system", "answers", "mIoU unseen layouts (95 %)", "minus plain lifting",
+        "mIoU unseen objects (95 %)", "minus plain lifting ", "steps",
+    )  # fmt: skip
+    return record(
+        "systems",
+        [
+            table("The named systems on the generated world", columns, rows),
+            table(
+                "Clusters matched to classes (k-means of super-points, Hungarian), test scenes",
+                ("system", "features", "mIoU"),
+                clusters,
+            ),
+        ],
+        results,
+        seeds=(0,),
+        sizes={
+            "test scenes": len(scene_names("test")),
+            "novel scenes": len(scene_names("novel")),
+            "views each": 8,
+        },
+        notes=[
+            "Systems differ in teacher (dense classifier, masks, DINO) as their run files in "
+            "`configs/runs` say; the difference is to plain lifting with the dense teacher, over "
+            "the same scenes and questions."
+        ],
+    )
+
+
+def _columns(mine: Mapping[str, Measured], base: Mapping[str, Measured]) -> list[str]:
+    cells: list[str] = []
+    for split in SPLITS:
+        cells += [mine[split].text(), "-" if mine is base else mine[split].minus(base[split])]
+    return cells
+
+
+def run_system(work: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Job: one system from its run file to its answers; setting `system`."""
+    name = settings["system"]
+    out, runfile = work / "systems" / name, work / "systems" / f"{name}.yaml"
+    runfile.parent.mkdir(parents=True, exist_ok=True)
+    spec = load_run(_RUNS / f"{name}.yaml")
+    patterns = spec.data.scene
+    patterns = (patterns,) if isinstance(patterns, str) else patterns
+    # Scenes of the dev split lie beside the others and are nobody's to train on.
+    here = [p.replace("data/world/*", "data/world/t*").replace("data/world", str(work / "worlds"))
+            for p in patterns]  # fmt: skip
+    if any("/t*" in p for p in here):
+        here.append(str(work / "worlds" / "novel-*"))
+    spec = replace(spec, data=replace(spec.data, scene=tuple(here)))
+    write_text(runfile, spec.to_yaml())
+    if spec.graph.students():
+        train_run(TrainRequest(runfile=runfile, out=out, again=True), silent)
+        steps = spec.steps
+    else:
+        lift_run(LiftRequest(source=runfile, out=out), silent)
+        steps = 0
+    result: dict[str, Any] = {"tables": {}, "clusters": {}, "steps": steps}
+    wordless = name == _WORDLESS
+    judge = _judge_clusters if wordless else _judge_words
+    judge(out, steps > 0, result)
+    manifest = Run(out).manifest()
+    result["run"] = {k: manifest.get(k) for k in ("train_seconds", "train_peak_mb", "frames")}
+    shutil.rmtree(out)
+    return result
+
+
+def _judge_words(out: Path, trained: bool, result: dict[str, Any]) -> None:
+    for split in SPLITS:
+        names = names_of(split)
+        request = EvalRequest(run=out, out=out, names=names, split="test" if trained else None)
+        subjects = [s for s in collect(request, silent) if split_of(s.name) == split]
+        found = segmentation(subjects, request, silent).results["3d"]
+        for arm, tallies in found.tallies.items():
+            tables = result["tables"].setdefault(arm, {})
+            for subject, one in zip(subjects, tallies, strict=True):
+                tables[subject.name] = one.confusion.tolist()
+
+
+def _judge_clusters(out: Path, trained: bool, result: dict[str, Any]) -> None:
+    request = EvalRequest(run=out, out=out, split="test" if trained else None)
+    subjects = [s for s in collect(request, silent) if split_of(s.name) == "test"]
+    shown = cluster_tables(subjects, request)["clusters"]
+    row = next(row for row in shown.rows if row[0] == "mean IoU")
+    result["clusters"] = dict(zip(shown.columns[1:], map(float, row[1:]), strict=True))
