@@ -43,7 +43,8 @@ def observed(
     if bool((weight < 0).any()):
         msg = f"weights of rows must not be negative; the least is {float(weight.min()):g}"
         raise ValueError(msg)
-    rows = (keep & (weight > 0)).nonzero().squeeze(1)
+    # a weight of NaN is none that could be left out in silence: it stays, and so does the NaN
+    rows = (keep & ~(weight <= 0)).nonzero().squeeze(1)
     return rows, weight[rows].to(teacher.dtype)
 
 

@@ -77,11 +77,12 @@ def meet(
             fix="let both nodes stand on the same support (`on:`)",
         )
     weight = None if teacher.weight is None else _saturated(teacher.weight, coverage_half)
+    covered = None if weight is None else ~(weight <= 0)
     if teacher.disagreement is not None and agreement_power > 0:
         agreement = (1 - teacher.disagreement).clamp(0, 1) ** agreement_power
         weight = agreement if weight is None else weight * agreement
     chosen = chosen_rows(student, rows)
-    for mark in (teacher.valid, None if weight is None else weight > 0):
+    for mark in (teacher.valid, covered):
         if mark is not None:
             chosen = mark if chosen is None else chosen & mark
     segments = teacher.segments if teacher.segments is not None else student.segments
@@ -121,7 +122,7 @@ def meet_sets(
             got="no rows" if given is None else f"{len(given)} student rows",
             fix="let the sets stand on the student's points (`on:`)",
         )
-    kept = (teacher.valid & (teacher.weight > 0)).nonzero().squeeze(1)
+    kept = (teacher.valid & ~(teacher.weight <= 0)).nonzero().squeeze(1)
     chosen, membership = chosen_rows(student, rows), teacher.membership.select_rows(kept)
     if chosen is not None:
         membership = membership.scale_columns(chosen.to(membership.weight.dtype)).drop_zeros()
