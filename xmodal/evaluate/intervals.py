@@ -17,6 +17,8 @@ from xmodal.evaluate.segmentation import Ids, Reals
 
 RESAMPLES = 2000
 LEVEL = 0.95
+# Confusion matrices of 200 classes: 20 MB of totals at a time.
+_AT_ONCE = 64
 
 
 def bootstrap(
@@ -40,21 +42,23 @@ def scene_draws(num_scenes: int, *, seed: int = 0, resamples: int = RESAMPLES) -
 
 def resampled(
     tables: Shaped[NDArray[np.generic], "S ..."],
-    measure: Callable[[NDArray[Any]], Float64[Reals, " V"]],
+    measure: Callable[[NDArray[Any]], Float64[Reals, "r V"]],
     draws: Int64[Ids, "R S"],
 ) -> Float64[Reals, "R V"]:
     """A measure of the total of each resample's scenes.
 
     Args:
         tables: What is added up, one entry a scene: confusion matrices, or counts.
-        measure: From a total to any number of values, NaN where undefined.
+        measure: From some totals, one entry a resample, to any number of values of each.
         draws: From `scene_draws`; the same draws for two systems make their difference a paired
             one: `resampled(a) - resampled(b)`.
 
     Source:
         Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapters 8 and 13.
     """
-    return np.array([measure(np.tensordot(row, tables, axes=1)) for row in draws])
+    blocks = range(0, len(draws), _AT_ONCE)
+    totals = (np.tensordot(draws[i : i + _AT_ONCE], tables, axes=1) for i in blocks)
+    return np.concatenate([measure(total) for total in totals])
 
 
 def interval(

@@ -36,11 +36,11 @@ def confusion(
     return np.bincount(wanted * size + given, minlength=size * size).reshape(size, size)
 
 
-def iou_per_class(table: Int64[Ids, "K1 K1"]) -> Float64[Reals, " K"]:
+def iou_per_class(table: Int64[Ids, "*B K1 K1"]) -> Float64[Reals, "*B K"]:
     """Intersection over union of each named class, NaN where it neither occurs nor is predicted."""
-    hit = np.diag(table).astype(np.float64)
-    union = table.sum(0) + table.sum(1) - hit
-    return np.where(union > 0, hit / np.maximum(union, 1), np.nan)[:-1]
+    hit = np.diagonal(table, axis1=-2, axis2=-1).astype(np.float64)
+    union = table.sum(-2) + table.sum(-1) - hit
+    return np.where(union > 0, hit / np.maximum(union, 1), np.nan)[..., :-1]
 
 
 def accuracy_per_class(table: Int64[Ids, "K1 K1"]) -> Float64[Reals, " K"]:

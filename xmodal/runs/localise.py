@@ -182,7 +182,7 @@ def _interval(pairs: Sequence[Pair], values: npt.NDArray[np.float64]) -> tuple[f
     owner = np.array([scenes.index(pair.scene) for pair in pairs])
     size = len(scenes)
     total = np.stack([np.bincount(owner, values, size), np.bincount(owner, minlength=size)], 1)
-    means = resampled(total, lambda part: np.array([part[0] / part[1]]), scene_draws(size))
+    means = resampled(total, lambda part: part[:, :1] / part[:, 1:], scene_draws(size))
     low, high = interval(means)
     return float(values.mean()), float(low[0]), float(high[0])
 

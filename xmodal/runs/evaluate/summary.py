@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 from itertools import combinations
 
@@ -46,6 +46,7 @@ class Results:
     scenes: Sequence[str]
     base: Bool[NDArray[np.bool_], " K"] | None
     tallies: dict[str, list[Tally]]
+    _samples: dict[str, Reals] = field(default_factory=dict[str, Reals], init=False, repr=False)
 
     def total(self, arm: str) -> Tally:
         """Counts over all scenes."""
@@ -57,8 +58,10 @@ class Results:
 
     def samples(self, arm: str) -> Float64[Reals, "R V"]:
         """IoU per class, then the mean IoU, of resampled scenes; the same draws for every arm."""
-        draws = scene_draws(len(self.scenes))
-        return resampled(self.confusions(arm), _ious, draws)
+        if arm not in self._samples:
+            draws = scene_draws(len(self.scenes))
+            self._samples[arm] = resampled(self.confusions(arm), _ious, draws)
+        return self._samples[arm]
 
     def mean_iou(self, arm: str) -> tuple[float, float, float]:
         """Mean IoU and its interval, over scenes or, with one scene, over classes."""
@@ -82,9 +85,13 @@ class Results:
         return np.array([mean_known(column) for column in parts.T], dtype=np.float64)
 
 
-def _ious(table: NDArray[np.int64]) -> Float64[Reals, " V"]:
-    iou = iou_per_class(table)
-    return np.append(iou, mean_known(iou))
+def _ious(tables: Int64[Ids, "r K1 K1"]) -> Float64[Reals, "r V"]:
+    """IoU per class, and the mean of those that are defined."""
+    iou = iou_per_class(tables)
+    known = np.isfinite(iou)
+    count = known.sum(1, keepdims=True)
+    mean = np.where(known, iou, 0).sum(1, keepdims=True) / np.maximum(count, 1)
+    return np.concatenate([iou, np.where(count > 0, mean, np.nan)], axis=1)
 
 
 def metrics_table(results: Results) -> Table:
