@@ -72,6 +72,16 @@ _TIMED: dict[str, tuple[str, str]] = {
     "scatter_64": ("the same, 64-d", "torch_scatter"),
     "scatter_1000": ("the same, 1000-d", "torch_scatter"),
     "scatter_sorted": ("the same, 512-d, index in order", "torch_scatter"),
+    "query": (
+        "which of 20 prompts, 1M x 512, rows in bf16",
+        "the same in float32",
+    ),
+    "loss": (
+        "cosine loss, 100k x 768, forward and backward",
+        "`1 - cosine_similarity(..).mean()`",
+    ),
+    "loss_fp16": ("the same, teacher in half precision", "the same, brought to float32"),
+    "loss_kl": ("KL loss, 50k x 1000, forward and backward", "`kl_div(student.log(), teacher)`"),
     "sparse_conv": (
         "sub-manifold convolution, 58k voxels, 32 to 32 channels, 3x3x3, from cells to rows",
         "spconv on one thread",
@@ -201,7 +211,7 @@ def _speed(folder: Path) -> list[str]:
     if absent:
         parts.append(f"Not measured: {', '.join(absent)}; `make bench-env` installs the peers.")
     for figures in record.figures:
-        parts += _fidelity(figures) + _growth(figures)
+        parts += _fidelity(figures) + _growth(figures) + _coded(figures)
     return [*parts, _source(record)]
 
 
@@ -234,6 +244,18 @@ def _fidelity(figures: Figures) -> list[str]:
         f"Fused features agree with a float64 brute force to a mean cosine of "
         f"{float(figures['mean_cosine']):.6f}; {figures.get('border_points', 0)} points on pixel "
         f"borders round differently, {figures.get('unexplained_points', 0)} others do."
+    ]
+
+
+def _coded(figures: Figures) -> list[str]:
+    if "agreement_int8" not in figures:
+        return []
+    equal, equal_int8 = (100 * float(figures[f"agreement{c}"]) for c in ("", "_int8"))
+    return [
+        f"Prompts of random rows, the hardest case: bf16 names the same one as float32 for "
+        f"{equal:.2f} % of rows; int8 for {equal_int8:.2f} %, "
+        f"{float(figures['ratio_int8']):.3g} times faster than float32 and in "
+        f"{100 * float(figures['bytes_int8']):.0f} % of the bytes of half precision."
     ]
 
 

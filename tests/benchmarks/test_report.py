@@ -119,7 +119,7 @@ def test_speed_is_shown_as_ratios_and_what_is_absent_is_named(tmp_path: Path) ->
     assert "| 500 ms | 40.00 s | **80x** | 10 / 800 MB |" in text
     assert "1.01 in points" in text
     assert "mean cosine of 1.000000; 3 points" in text
-    assert "Not measured: projection, sampling, scatter, sparse_conv, voxelize" in text
+    assert "Not measured: loss, projection, query, sampling, scatter, sparse_conv, voxelize" in text
 
 
 def test_a_table_survives_its_record(tmp_path: Path) -> None:

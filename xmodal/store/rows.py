@@ -79,6 +79,11 @@ class StoredRows(ABC):
             lengths[part] = np.sqrt(np.einsum("nc,nc->n", rows, rows))
         return lengths
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all files together, without their headers."""
+        return sum(array.nbytes for array in self._arrays.values())
+
     def take(self, index: npt.NDArray[np.integer[Any]]) -> FloatRows:
         """Rows by number, in the order given; only these are decoded."""
         return self.decode(np.asarray(index, dtype=np.int64))
