@@ -58,14 +58,18 @@ def read_array(path: Path) -> Array:
     Raises:
         DataError: If it is missing, cut, or holds objects.
     """
+    wanted = "a whole .npy array of numbers"
     try:
+        with path.open("rb") as file:
+            magic = file.read(6)
+        # np.load takes archives too, and leaves a file open when it fails at one.
+        if magic != b"\x93NUMPY":
+            got = "an archive, such as .npz" if magic.startswith(b"PK") else "another kind of file"
+            raise _bad(path, wanted, got)
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError, SyntaxError) as error:
         got = "no such file" if isinstance(error, FileNotFoundError) else str(error).split(".")[0]
-        raise _bad(path, "a whole .npy array of numbers", got) from error
-    if not isinstance(array, np.ndarray):
-        array.close()
-        raise _bad(path, "a .npy array", "an archive of several arrays (.npz)")
+        raise _bad(path, wanted, got) from error
     if array.dtype.kind not in "iufb":
         raise _bad(path, "numbers", f"{array.dtype}")
     return array
