@@ -17,6 +17,8 @@ from xmodal.losses.rows import observed
 Standardisation = Literal["channel", "phi", "whiten"]
 # A direction with less of the mean variance than this is noise: it is not blown up any further.
 _LEAST_SHARE = 1e-4
+# Less variance than this share of the mean square is the rounding of equal rows.
+_ROUNDING = 1e-12
 
 
 class Standardise(nn.Module):
@@ -99,22 +101,23 @@ class Standardise(nn.Module):
         return (rows * back if self.kind == "channel" else rows @ back) + mean
 
     def _solve(self, mean: Tensor, moment: Tensor) -> None:
-        if self.kind == "channel":
-            variance = (moment - mean.square()).clamp_min(0)
-            floor = max(float(variance.mean()) * _LEAST_SHARE, torch.finfo(mean.dtype).tiny)
-            back = variance.clamp_min(floor).sqrt()
+        full = self.kind != "channel"
+        square = moment.diagonal() if full else moment
+        mean_variance = float((square - mean.square()).mean())
+        if not mean_variance > _ROUNDING * float(square.mean()):
+            return  # equal rows have no scale
+        floor = mean_variance * _LEAST_SHARE
+        if not full:
+            back = (moment - mean.square()).clamp_min(floor).sqrt()
             forth = 1 / back
         else:
             values, axes = torch.linalg.eigh(moment - mean[:, None] * mean)
-            values = values.clamp_min(0)
-            floor = max(float(values.mean()) * _LEAST_SHARE, torch.finfo(mean.dtype).tiny)
             if self.kind == "whiten":
                 root = values.clamp_min(floor).sqrt()
                 forth, back = (axes / root) @ axes.T, (axes * root) @ axes.T
             else:
-                scale = max(float(values.mean()), floor) ** 0.5
-                turned = axes @ _equalising(values)
-                forth, back = turned / scale, turned.T * scale
+                turned = axes @ _equalising(values.clamp_min(0))
+                forth, back = turned / mean_variance**0.5, turned.T * mean_variance**0.5
         for name, value in (("mean", mean), ("forth", forth), ("back", back)):
             cast("Tensor", getattr(self, name)).copy_(value)
 
