@@ -88,6 +88,7 @@ _BUILT_IN: Mapping[Verb, Mapping[str, str]] = MappingProxyType(
             "points": "xmodal.edges.lift.points:LiftPoints",
             "voxels": "xmodal.edges.lift.voxels:LiftVoxels",
             "superpoints": "xmodal.edges.lift.superpoints:LiftSuperpoints",
+            "agreement": "xmodal.edges.lift.agreement:Agreement",
             "mask_sets": "xmodal.edges.lift.mask_sets:MaskSets",
             "captions": "xmodal.edges.lift.captions:Captions",
             "instances": "xmodal.edges.lift.instances:Instances",
