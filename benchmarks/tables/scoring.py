@@ -20,7 +20,6 @@ from xmodal.evaluate import (
     confusion,
     interval,
     iou_per_class,
-    mean_known,
     resampled,
     scene_draws,
 )
@@ -111,10 +110,15 @@ def stacked(tables: Mapping[str, Any], split: str) -> NDArray[np.int64]:
     return np.array([tables[n] for n in sorted(tables) if split_of(n) == split], dtype=np.int64)
 
 
-def miou(table: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Mean IoU of the objects that occur, as an array of one for `resampled`."""
-    occurs = table.sum(1)[:-1] > 0
-    return np.array([mean_known(np.where(occurs, iou_per_class(table), np.nan))])
+def miou(tables: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Mean IoU `[r, 1]` over the objects that occur, of each confusion matrix `[r, K + 1, K + 1]`.
+
+    NaN where none occurs.
+    """
+    occurs = tables.sum(2)[:, :-1] > 0
+    total = np.where(occurs, iou_per_class(tables), 0.0).sum(1, keepdims=True)
+    count = occurs.sum(1, keepdims=True)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
 class Measured:
@@ -123,7 +127,7 @@ class Measured:
     def __init__(self, seeds: Sequence[NDArray[np.int64]]) -> None:
         self.seeds = seeds
         draws = scene_draws(len(seeds[0]))
-        self.values = [float(miou(tables.sum(0))[0]) for tables in seeds]
+        self.values = [float(miou(tables.sum(0)[None])[0, 0]) for tables in seeds]
         self.samples = np.mean([resampled(tables, miou, draws) for tables in seeds], axis=0)
 
     @property
