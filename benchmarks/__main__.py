@@ -9,7 +9,17 @@ import sys
 
 from xmodal.errors import BackendError
 
-NAMES = ("fusion", "projection", "sampling", "scatter", "voxelize", "slopes", "query", "loss", "sparse_conv")
+NAMES = (
+    "fusion",
+    "projection",
+    "sampling",
+    "scatter",
+    "voxelize",
+    "slopes",
+    "query",
+    "loss",
+    "sparse_conv",
+)
 
 
 def main() -> int:
