@@ -115,7 +115,7 @@ class SparseGrid:
         unique, parent = torch.unique(keys, return_inverse=True)
         grid = SparseGrid(parents.new_empty(len(unique), 4).index_copy_(0, parent, parents))
         child = self.cells[:, 1:] - 2 * xyz
-        corner = child @ child.new_tensor([4, 2, 1])
+        corner = (child * child.new_tensor([4, 2, 1])).sum(dim=1)
         order = torch.sort(corner, stable=True).indices
         counts = torch.bincount(corner, minlength=8).tolist()
         targets = parent[order].int()

@@ -66,8 +66,8 @@ def resolve_backend(name: str, device: torch.device, dtype: torch.dtype) -> Conv
         names = ", ".join(get_args(ConvBackend))
         raise ValueError(f"sparse convolutions have the backends {names}, got {name!r}")
     accelerated, dtypes = _ACCELERATED.get(device.type, ("torch", frozenset[torch.dtype]()))
-    fits = dtype in dtypes and (accelerated != "spconv" or spconv_problem() is None)
     if name == "auto":
+        fits = dtype in dtypes and _problem(accelerated) is None
         chosen: ConvBackend = accelerated if fits else "torch"
         _log_choice(device.type, dtype, chosen)
         return chosen
@@ -78,12 +78,17 @@ def resolve_backend(name: str, device: torch.device, dtype: torch.dtype) -> Conv
             f"sparse convolution: backend {name!r} does not run in {dtype} on {device.type!r}; "
             "choose 'auto' or 'torch'"
         )
-    if not fits:
+    problem = _problem(accelerated)
+    if problem is not None:
         raise BackendUnavailableError(
-            f"sparse convolution: backend {name!r} is not usable here ({spconv_problem()}); "
+            f"sparse convolution: backend {name!r} is not usable here ({problem}); "
             f"install it with: {_INSTALL}"
         )
     return accelerated
+
+
+def _problem(name: ConvBackend) -> str | None:
+    return spconv_problem() if name == "spconv" else None
 
 
 def implementation(name: ConvBackend) -> ModuleType:

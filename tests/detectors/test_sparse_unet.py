@@ -29,7 +29,7 @@ def single(net: SparseUNet, coords: Tensor, features: Tensor) -> Tensor:
     return net(coords, torch.zeros(len(coords)).long(), features)
 
 
-@pytest.mark.parametrize("size", ["tiny", "small", "base"])
+@pytest.mark.parametrize("size", ["tiny", "small", "base", "published"])
 def test_presets_run_and_reach_every_weight(size: Size) -> None:
     net = SparseUNet(4, 6, size)
     coords, features = cloud(0, 300)
@@ -37,6 +37,42 @@ def test_presets_run_and_reach_every_weight(size: Size) -> None:
     for name, parameter in net.named_parameters():
         assert parameter.grad is not None, name
         assert torch.isfinite(parameter.grad).all(), name
+
+
+def test_the_published_preset_is_as_large_as_its_source() -> None:
+    """MinkUNet34C with 3 inputs and 96 outputs has 37.86 M weights in convolutions and head."""
+    with torch.device("meta"):
+        net = SparseUNet(3, 96, "published")
+    norms = sum(p.numel() for name, p in net.named_parameters() if "norm" in name)
+    total = sum(p.numel() for p in net.parameters()) - norms
+    minkowski = (
+        125 * 3 * 32  # stem
+        + 8 * (32 * 32 + 32 * 32 + 64 * 64 + 128 * 128)  # down
+        + 8 * (256 * 256 + 256 * 128 + 128 * 96 + 96 * 96)  # up
+        + 27 * (4 * 32 * 32)
+        + (27 * (32 * 64 + 5 * 64 * 64) + 32 * 64)
+        + (27 * (64 * 128 + 7 * 128 * 128) + 64 * 128)
+        + (27 * (128 * 256 + 11 * 256 * 256) + 128 * 256)
+        + (27 * (384 * 256 + 3 * 256 * 256) + 384 * 256)
+        + (27 * (192 * 128 + 3 * 128 * 128) + 192 * 128)
+        + (27 * (128 * 96 + 3 * 96 * 96) + 128 * 96)
+        + (27 * (128 * 96 + 3 * 96 * 96) + 128 * 96)
+        + 96 * 96
+        + 96
+    )
+    assert total == minkowski
+
+
+def test_weights_of_the_tiny_preset_keep_their_names_and_shapes() -> None:
+    """Checkpoints of students are read by name."""
+    shapes = {name: tuple(p.shape) for name, p in SparseUNet(4, 6).named_parameters()}
+    assert len(shapes) == 87
+    assert shapes["stem.weight"] == (27, 4, 32)
+    assert shapes["encoders.1.blocks.0.first.weight"] == (27, 48, 48)
+    assert shapes["downs.0.weight"] == (8, 32, 48)
+    assert shapes["ups.3.weight"] == (8, 128, 96)
+    assert shapes["decoders.0.blocks.0.shortcut.weight"] == (32, 64)
+    assert shapes["head.weight"] == (6, 32)
 
 
 def test_order_of_rows_does_not_matter_to_the_last_bit(net: SparseUNet) -> None:
