@@ -108,7 +108,9 @@ class Balance(nn.Module):
         for index, loss in enumerate(losses):
             if not loss.requires_grad or not at:
                 continue
-            parts = torch.autograd.grad(loss, at, retain_graph=True, allow_unused=True)
+            parts: Sequence[Tensor | None] = torch.autograd.grad(
+                loss, at, retain_graph=True, allow_unused=True
+            )
             squares = [part.square().sum() for part in parts if part is not None]
             norm = float(sum(squares, loss.new_zeros(())).sqrt())
             if not _SHORTEST < norm < float("inf"):
