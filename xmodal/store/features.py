@@ -169,6 +169,8 @@ def write_store(
     """
     rows, kind = arrays["rows"], CODECS[info.codec]
     side = {name: array for name, array in arrays.items() if name != "rows"}
+    if (segments := side.get("segments")) is not None:
+        side["segments"] = np.asarray(segments, dtype=np.int32)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with locked(folder.parent / ".lock"), atomic_folder(folder) as work:
         kind.write(work, rows, **{name: side.get(name) for name in ("valid", "weight", "segments")})
