@@ -56,9 +56,9 @@ def info_nce(
 
     Source:
         van den Oord et al., Representation Learning with Contrastive Predictive Coding, 2018,
-        equation 4. Soft: Srinivasa et al., CWCL, NeurIPS 2023, equation 3. Ignored negatives:
-        Mahmoud et al., Self-Supervised Image-to-Point Distillation via Semantically Tolerant
-        Contrastive Loss, CVPR 2023.
+        equation 4. Soft: Srinivasa et al., CWCL, NeurIPS 2023. Ignored negatives: Mahmoud et al.,
+        Self-Supervised Image-to-Point Distillation via Semantically Tolerant Contrastive Loss, CVPR
+        2023.
     """
     check_contrast(temperature, ignore_above, soft=soft)
     kept, weight = observed_directions(teacher, valid, weight, rows_cap)
@@ -100,7 +100,7 @@ def sampled_info_nce(
         ValueError: If a weight is negative or a setting is out of range.
 
     Source:
-        Xie et al., PointContrast, ECCV 2020, equation 3 (PointInfoNCE).
+        Xie et al., PointContrast, ECCV 2020 (PointInfoNCE).
     """
     check_contrast(temperature, ignore_above, soft=soft)
     check_counts(num_negatives=num_negatives)

@@ -56,8 +56,8 @@ def decoupled(
         ValueError: If a weight is negative or a setting is out of range.
 
     Source:
-        Zhao et al., Decoupled Knowledge Distillation, CVPR 2022, equation 7, on a contrast in place
-        of class logits.
+        Zhao et al., Decoupled Knowledge Distillation, CVPR 2022, on a contrast in place of class
+        logits.
     """
     check_decoupled(temperature, target, others)
     kept, weight = observed_directions(teacher, valid, weight, rows_cap)
@@ -97,7 +97,7 @@ def multi_scale(
         ValueError: If a weight is negative or a setting is out of range.
 
     Source:
-        Luo, Scale Decoupled Distillation, CVPR 2024, section 3.2.
+        Wei et al., Scale Decoupled Distillation, CVPR 2024.
     """
     factors = (temperature, target, others)
     check_decoupled(*factors)

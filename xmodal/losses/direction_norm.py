@@ -37,7 +37,7 @@ class DirectionNorm(nn.Module):
 
     Source:
         Wang et al., Improving Knowledge Distillation via Regularizing Feature Norm and Direction,
-        2023, equation 8; class means by pseudo-class in place of labels.
+        2023; class means by pseudo-class in place of labels.
     """
 
     def __init__(

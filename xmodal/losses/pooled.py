@@ -85,7 +85,7 @@ def segment_contrast(
         ValueError: If a weight is negative or a setting is out of range.
 
     Source:
-        Sautier et al., Image-to-Lidar Self-Supervised Distillation (SLidR), CVPR 2022, equation 2.
+        Sautier et al., Image-to-Lidar Self-Supervised Distillation (SLidR), CVPR 2022.
     """
     pooled = pool_segments(teacher, student, segments, valid=valid, weight=weight)
     return info_nce(
@@ -118,7 +118,7 @@ def set_cosine(
         ValueError: If a weight is negative or the operator has another shape.
 
     Source:
-        Wang et al., XMask3D, NeurIPS 2024, section 3.4 (mask-level alignment).
+        Wang et al., XMask3D, NeurIPS 2024 (mask-level alignment).
     """
     kept, weight = _observed_sets(teacher, membership, valid, weight)
     pooled = pool_sets(student, membership, kept)
@@ -154,8 +154,7 @@ def set_contrast(
             shape.
 
     Source:
-        Ding et al., PLA: Language-Driven Open-Vocabulary 3D Scene Understanding, CVPR 2023,
-        equations 5 and 6.
+        Ding et al., PLA: Language-Driven Open-Vocabulary 3D Scene Understanding, CVPR 2023.
     """
     kept, weight = _observed_sets(teacher, membership, valid, weight)
     loss = info_nce(
@@ -201,7 +200,7 @@ def part_distill(
 
     Source:
         Umam et al., PartDistill: 3D Shape Part Segmentation by Vision-Language Model Distillation,
-        CVPR 2024, sections 3.3 and 3.4.
+        CVPR 2024, which re-scores once, after forward distillation; here at every step.
     """
     check_backward(backward, gamma)
     kept, weight = _observed_sets(teacher, membership, valid, weight)

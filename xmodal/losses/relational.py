@@ -34,8 +34,8 @@ def similarity(
         ValueError: If a weight is negative or `rows_cap` is below 1.
 
     Source:
-        Tung and Mori, Similarity-Preserving Knowledge Distillation, ICCV 2019, equations 1 to 4,
-        with cosines in place of row-normalised inner products, so that the loss does not depend on
+        Tung and Mori, Similarity-Preserving Knowledge Distillation, ICCV 2019, with
+        cosines in place of row-normalised inner products, so that the loss does not depend on
         the number of rows; Park et al., Relational Knowledge Distillation, CVPR 2019.
     """
     kept, weight = observed_directions(teacher, valid, weight, rows_cap)
@@ -75,7 +75,7 @@ def affinity(
 
     Source:
         Wu et al., TinyCLIP: CLIP Distillation via Affinity Mimicking and Weight Inheritance, ICCV
-        2023, section 3.1, with rows of one sensor in place of images and captions.
+        2023, with rows of one sensor in place of images and captions.
     """
     check_temperature(temperature)
     kept, weight = observed_directions(teacher, valid, weight, rows_cap)

@@ -41,10 +41,10 @@ class Standardise(nn.Module):
 
     Source:
         Ranzinger et al., PHI-S: Distribution Balancing for Label-Free Multi-Teacher Distillation,
-        2024, section 3 (its Hadamard rotation exists for some widths only; here plane rotations
+        2024 (its Hadamard rotation exists for some widths only; here plane rotations
         that equalise the variances exactly, Bendel and Mickey 1978, serve any width).
         Whitening: Miles et al., VkD: Improving Knowledge Distillation using Orthogonal
-        Projections, CVPR 2024, section 3.3.
+        Projections, CVPR 2024.
     """
 
     def __init__(self, channels: int, kind: Standardisation, *, fit_rows: int = 32768) -> None:

@@ -41,7 +41,7 @@ def sinkhorn(
 
     Source:
         Cuturi, Sinkhorn Distances, NeurIPS 2013; Peyre and Cuturi, Computational Optimal Transport,
-        2019, remark 4.23 (log domain).
+        2019, section 4.4 (log domain).
     """
     check_sinkhorn(epsilon, iterations)
     fixed = cost.detach()
@@ -83,9 +83,9 @@ def wasserstein(
         ValueError: If a weight is negative or a setting is out of range.
 
     Source:
-        Chen et al., Wasserstein Contrastive Representation Distillation, CVPR 2021, section 3.3
-        (local transfer, primal form); made unbiased as in Feydy et al., Interpolating between
-        Optimal Transport and MMD using Sinkhorn Divergences, AISTATS 2019, equation 3.
+        Chen et al., Wasserstein Contrastive Representation Distillation, CVPR 2021 (local
+        transfer, primal form); made unbiased as in Feydy et al., Interpolating between
+        Optimal Transport and MMD using Sinkhorn Divergences, AISTATS 2019.
     """
     check_sinkhorn(epsilon, iterations)
     kept, weight = observed_directions(teacher, valid, weight, rows_cap)
@@ -116,8 +116,8 @@ class LipschitzCritic(nn.Module):
         ValueError: If a width is below 1.
 
     Source:
-        Chen et al., Wasserstein Contrastive Representation Distillation, CVPR 2021, section 3.2
-        (global transfer, dual form); Ozair et al., Wasserstein Dependency Measure for
+        Chen et al., Wasserstein Contrastive Representation Distillation, CVPR 2021 (global
+        transfer, dual form); Ozair et al., Wasserstein Dependency Measure for
         Representation Learning, NeurIPS 2019. Spectral norm: Miyato et al., ICLR 2018.
     """
 

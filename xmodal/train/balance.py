@@ -38,8 +38,7 @@ class Balance(nn.Module):
 
     Source:
         Chen et al., GradNorm, ICML 2018, with equal training rates, where its optimum has a closed
-        form. Kendall et al., Multi-Task Learning Using Uncertainty to Weigh Losses, CVPR 2018,
-        equation 10.
+        form. Kendall et al., Multi-Task Learning Using Uncertainty to Weigh Losses, CVPR 2018.
     """
 
     def __init__(
@@ -108,8 +107,9 @@ class Balance(nn.Module):
         for index, loss in enumerate(losses):
             if not loss.requires_grad or not at:
                 continue
-            parts: Sequence[Tensor | None] = torch.autograd.grad(
-                loss, at, retain_graph=True, allow_unused=True
+            parts = cast(
+                "Sequence[Tensor | None]",
+                torch.autograd.grad(loss, at, retain_graph=True, allow_unused=True),
             )
             squares = [part.square().sum() for part in parts if part is not None]
             norm = float(sum(squares, loss.new_zeros(())).sqrt())

@@ -221,7 +221,7 @@ def test_decoupled_by_hand() -> None:
 
 
 def test_both_parts_make_up_the_whole_divergence() -> None:
-    # KL(p || q) = binary KL + (1 - p_own) KL of the rest: Zhao et al., equation 5
+    # KL(p || q) = binary KL + (1 - p_own) KL of the rest
     teacher, student = rows(0, 2), rows(1, 2)
     teacher, student = torch.cat([teacher, rows(2, 1)]), torch.cat([student, rows(3, 1)])
     keys = torch.nn.functional.normalize(teacher)

@@ -27,7 +27,7 @@ def projection(kind: Project, channels: int, teacher_channels: int) -> nn.Module
 
     Source:
         Orthogonal: Miles et al., VkD: Improving Knowledge Distillation using Orthogonal
-        Projections, CVPR 2024, section 3.2.
+        Projections, CVPR 2024.
     """
     from torch import nn
 
