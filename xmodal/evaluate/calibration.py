@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int64
@@ -45,7 +46,7 @@ class Reliability:
 
 
 def reliability(
-    confidence: Float[NDArray[np.floating], " N"],
+    confidence: Float[NDArray[np.floating[Any]], " N"],
     correct: Bool[NDArray[np.bool_], " N"],
     bins: int = BINS,
 ) -> Reliability:
@@ -67,7 +68,7 @@ def reliability(
 
 
 def class_reliability(
-    scores: Float[NDArray[np.floating], "N K"], truth: Int64[Ids, " N"], bins: int = BINS
+    scores: Float[NDArray[np.floating[Any]], "N K"], truth: Int64[Ids, " N"], bins: int = BINS
 ) -> Reliability:
     """For each class, all points by their score for that class, against whether they belong to it.
 

@@ -41,7 +41,7 @@ def scene_draws(num_scenes: int, *, seed: int = 0, resamples: int = RESAMPLES) -
 
 
 def resampled(
-    tables: Shaped[NDArray[np.generic], "S ..."],
+    tables: Shaped[NDArray[Any], "S ..."],
     measure: Callable[[NDArray[Any]], Float64[Reals, "r V"]],
     draws: Int64[Ids, "R S"],
 ) -> Float64[Reals, "R V"]:

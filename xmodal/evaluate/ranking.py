@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int64
@@ -13,7 +14,7 @@ from xmodal.evaluate.segmentation import UNKNOWN, Ids, Reals
 
 
 def average_precision(
-    scores: Float[NDArray[np.floating], " N"], positive: Bool[NDArray[np.bool_], " N"]
+    scores: Float[NDArray[np.floating[Any]], " N"], positive: Bool[NDArray[np.bool_], " N"]
 ) -> float:
     """Area under the precision-recall steps; equal scores count as one step.
 
@@ -37,7 +38,7 @@ def average_precision(
 
 
 def average_precision_per_class(
-    scores: Float[NDArray[np.floating], "N K"], truth: Int64[Ids, " N"]
+    scores: Float[NDArray[np.floating[Any]], "N K"], truth: Int64[Ids, " N"]
 ) -> Float64[Reals, " K"]:
     """Point-wise average precision of each named class against all other points that count."""
     known = truth != UNKNOWN

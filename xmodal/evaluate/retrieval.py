@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Bool, Float, Int64
 from numpy.typing import NDArray
@@ -10,7 +12,7 @@ from xmodal.evaluate.segmentation import Ids
 
 
 def first_hit_rank(
-    scores: Float[NDArray[np.floating], "Q G"], relevant: Bool[NDArray[np.bool_], "Q G"]
+    scores: Float[NDArray[np.floating[Any]], "Q G"], relevant: Bool[NDArray[np.bool_], "Q G"]
 ) -> Int64[Ids, " Q"]:
     """Rank, from 1, of the first right answer to each query; 0 for queries without one.
 

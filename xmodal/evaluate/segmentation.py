@@ -96,7 +96,7 @@ def harmonic_iou(
 def silent_classes(table: Int64[Ids, "K1 K1"], names: Sequence[str]) -> tuple[str, ...]:
     """Names of the classes that occur and of which not one point was found."""
     occurs, hit = table.sum(1)[:-1] > 0, np.diag(table)[:-1]
-    return tuple(names[i] for i in np.flatnonzero(occurs & (hit == 0)))
+    return tuple(names[int(i)] for i in np.flatnonzero(occurs & (hit == 0)))
 
 
 def assign(

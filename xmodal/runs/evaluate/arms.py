@@ -6,14 +6,21 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float32, Int64
-from numpy.typing import NDArray
 
 from lifting.visibility import visible_points
 from xmodal.errors import UsageError
 from xmodal.evaluate.segmentation import Ids
 from xmodal.query import Scores, text_relevancy
 from xmodal.runs.evaluate.subject import Subject
-from xmodal.runs.evaluate.tally import Answer, Tally, answer, most_confident, no_tally, tally
+from xmodal.runs.evaluate.tally import (
+    Answer,
+    Floats,
+    Tally,
+    answer,
+    most_confident,
+    no_tally,
+    tally,
+)
 from xmodal.runs.localise import SINGLE
 from xmodal.runs.opened import OpenedRun
 from xmodal.runs.query import pixel_taps
@@ -155,7 +162,10 @@ def class_scores(features: Features, names: Sequence[str]) -> Scores:
 
 
 def view_scores(
-    opened: OpenedRun, view: FeatureMap | Masks, texts: list[str], uv: Float32[NDArray, "P 2"]
+    opened: OpenedRun,
+    view: FeatureMap | Masks,
+    texts: list[str],
+    uv: Float32[Floats, "P 2"],
 ) -> Scores:
     """What the teacher says of pixels of one view alone, NaN where it sees nothing."""
     import torch

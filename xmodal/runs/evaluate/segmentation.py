@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from jaxtyping import Bool
+from numpy.typing import NDArray
 
 from xmodal.errors import DataError, UsageError
 from xmodal.evaluate.segmentation import silent_classes
@@ -106,7 +108,7 @@ def class_names(subjects: Sequence[Subject], request: EvalRequest) -> tuple[str,
     return names
 
 
-def base_classes(names: Sequence[str], base: Sequence[str]) -> np.ndarray | None:
+def base_classes(names: Sequence[str], base: Sequence[str]) -> Bool[NDArray[np.bool_], " K"] | None:
     """Which names were seen in training; None when the question is not asked.
 
     Raises:

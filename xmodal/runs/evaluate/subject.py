@@ -19,7 +19,7 @@ from xmodal.datasets.settings import read_settings
 from xmodal.errors import DataError, UsageError
 from xmodal.evaluate.segmentation import Ids
 from xmodal.ply import read_points
-from xmodal.runs.evaluate.request import EvalRequest
+from xmodal.runs.evaluate.request import Chosen, EvalRequest
 from xmodal.runs.evaluate.truth import checked, object_names, transfer, unlabelled
 from xmodal.runs.evaluate.unseen import run_on
 from xmodal.runs.frozen import Reporter
@@ -130,21 +130,19 @@ def _of_split(run: Run, request: EvalRequest) -> list[Run]:
     if not run.runfile.is_file():
         return runs
     spec = open_run(run.path).spec
-    wanted = request.split
+    split_of = {part.path.name: spec.splits.of(part.path.name) for part in runs}
+    if len(runs) == 1 and runs[0].path == run.path:  # a run of one scene, named after its folder
+        split_of = {run.path.name: spec.splits.of(spec.data.scenes[0].name)}
+    wanted: Chosen | None = request.split
     if wanted is None:
-        held = [split for split in ("test", "val") if spec.scenes(split)]
-        wanted = held[0] if held and len(runs) > 1 else "all"
-    if wanted == "all":
-        return runs
-    names = {path.name for path in spec.scenes(wanted)}
-    chosen = [part for part in runs if part.path.name in names]
-    if not chosen and runs == [run] and names & {path.name for path in spec.data.scenes}:
-        chosen = runs
+        present = set(split_of.values()) if len(runs) > 1 else set[str]()
+        wanted = "test" if "test" in present else "val" if "val" in present else "all"
+    chosen = [part for part in runs if wanted in ("all", split_of[part.path.name])]
     if not chosen:
         raise UsageError(
             f"--split {wanted}",
-            wanted=f"a split with scenes of the run: {', '.join(p.path.name for p in runs[:8])}",
-            got=f"{wanted}: {', '.join(sorted(names)) or 'no scene'}",
+            wanted="a split with scenes of the run",
+            got=", ".join(f"{name}: {split}" for name, split in list(split_of.items())[:8]),
             fix="--split all",
         )
     return chosen
