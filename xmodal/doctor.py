@@ -84,11 +84,12 @@ def _packages() -> list[Finding]:
 
 
 def _backends() -> list[Finding]:
+    from detectors.backends import available_backends as for_students
     from lifting.backends import available_backends
 
     return [
         Finding(f"backend {name}", "available" if reason is None else reason)
-        for name, reason in available_backends().items()
+        for name, reason in (available_backends() | for_students()).items()
     ]
 
 

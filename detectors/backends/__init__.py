@@ -8,6 +8,7 @@ maps.
 from __future__ import annotations
 
 import logging
+import warnings
 from functools import cache
 from importlib import import_module
 from types import ModuleType
@@ -17,7 +18,14 @@ import torch
 
 from lifting.backends import BackendUnavailableError
 
-__all__ = ["BackendUnavailableError", "ConvBackend", "implementation", "resolve_backend"]
+__all__ = [
+    "BackendUnavailableError",
+    "ConvBackend",
+    "available_backends",
+    "implementation",
+    "resolve_backend",
+    "spconv_problem",
+]
 
 ConvBackend = Literal["auto", "torch", "numba", "spconv"]
 
@@ -35,8 +43,10 @@ _INSTALL = "pip install spconv-cu126"
 def spconv_problem() -> str | None:
     """Why spconv cannot run convolutions on CUDA here, or None when it can."""
     try:
-        import_module("spconv.pytorch.ops")
-        constants = import_module("spconv.cppconstants")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what its imports use is deprecated
+            import_module("spconv.pytorch.ops")
+            constants = import_module("spconv.cppconstants")
     # A wheel built for another CUDA fails in the dynamic loader, not only with ImportError.
     except (ImportError, OSError, RuntimeError) as error:
         return f"{type(error).__name__}: {error}"
@@ -44,6 +54,14 @@ def spconv_problem() -> str | None:
         # Never used: with more than one thread it gives wrong sums, and its gradients do not work.
         return "the installed spconv is the build without CUDA"
     return None
+
+
+def available_backends() -> dict[str, str | None]:
+    """Every backend that the base install lacks, with why it cannot be used here, or None."""
+    if not torch.cuda.is_available():
+        return {"spconv": "no CUDA device"}
+    problem = spconv_problem()
+    return {"spconv": problem and f"{problem}; install it with: {_INSTALL}"}
 
 
 def resolve_backend(name: str, device: torch.device, dtype: torch.dtype) -> ConvBackend:

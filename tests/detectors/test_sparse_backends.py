@@ -190,12 +190,12 @@ def test_a_backend_is_refused_where_it_does_not_run(
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="spconv may run here")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of spconv's imports
 def test_spconv_without_cuda_is_refused_and_never_chosen() -> None:
     device = torch.device("cuda")
     with pytest.raises(BackendUnavailableError, match="install it with: pip install spconv-cu126"):
         resolve_backend("spconv", device, torch.float32)
     assert resolve_backend("auto", device, torch.float32) == "torch"
+    assert backends.available_backends() == {"spconv": "no CUDA device"}
 
 
 def test_a_layer_refuses_a_backend_that_does_not_run_here() -> None:

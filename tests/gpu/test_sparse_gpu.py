@@ -13,7 +13,6 @@ from detectors.sparse_unet import Size, SparseUNet
 
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of spconv's imports
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
 ]
 SIDE, NUM = 24, 4000
