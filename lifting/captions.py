@@ -6,6 +6,7 @@ the lift operators gather over a view or over part of it.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
@@ -87,6 +88,7 @@ def caption_sets(
     most: int,
     least_share: float,
     min_points: int,
+    neighbours: int = 1,
 ) -> Iterator[CaptionedSet]:
     """Sets of points with words at the level of the scene, of views, and of things.
 
@@ -95,29 +97,31 @@ def caption_sets(
     the words that only that caption has.
 
     Args:
-        views: Views in order; neighbours in this order should overlap. One is kept at a time.
+        views: Views in order; neighbours in this order should overlap. So many as are compared
+            are kept at a time.
         names: Names of the classes.
         num_points: Number of points of the scene.
         levels: Which levels to give.
         most: At most so many words in a caption.
         least_share: See `frequent`.
         min_points: Smaller sets are left out.
+        neighbours: Each view is compared with so many before it.
 
     Source:
         Ding et al., PLA: Language-Driven Open-Vocabulary 3D Scene Understanding, CVPR 2023,
         section 3.2.
     """
-    before: ViewWords | None = None
+    before: deque[ViewWords] = deque(maxlen=max(neighbours, 1))
     whole: Tensor | None = None
     for view in views:
         weighed = view.mass * len(view.points)
         whole = weighed if whole is None else whole + weighed
         if "view" in levels:
             yield from _large_enough(CaptionedSet("view", view.points, view.words), min_points)
-        if "entity" in levels and before is not None:
-            for found in _entities(before, view):
+        for earlier in before if "entity" in levels else ():
+            for found in _entities(earlier, view):
                 yield from _large_enough(found, min_points)
-        before = view
+        before.append(view)
     if "scene" in levels and whole is not None:
         words = frequent(whole, names, most=most, least_share=least_share)
         found = CaptionedSet("scene", torch.arange(num_points), words)

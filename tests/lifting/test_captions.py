@@ -61,6 +61,15 @@ def test_things_are_what_neighbouring_views_share_and_what_they_do_not():
     ]
 
 
+def test_views_can_be_compared_with_more_than_the_one_before():
+    views = [view([i, i + 1], [1.0, 0, 0, 0]) for i in range(4)]
+    assert [len(sets(views, levels=("entity",), neighbours=n)) for n in (1, 2, 9)] == [3, 3, 3]
+    again = [*views[:2], views[0]]
+    # The first view comes again two views later: they share both points.
+    assert ("entity", [0, 1], ("apple",)) in sets(again, levels=("entity",), neighbours=2)
+    assert ("entity", [0, 1], ("apple",)) not in sets(again, levels=("entity",), neighbours=1)
+
+
 def test_levels_come_one_by_one_and_the_scene_last():
     found = sets([view([0, 1], [1.0, 0, 0, 0]), view([1, 2, 3], [0, 0, 1.0, 0])])
     assert [level for level, *_ in found] == ["view", "view", "entity", "entity", "scene"]

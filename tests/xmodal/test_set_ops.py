@@ -440,6 +440,7 @@ def test_ops_over_views_refuse_several_scenes_and_other_frames(op):
         (Captions, {"levels": ()}),
         (Captions, {"levels": ("view", "view")}),
         (Captions, {"words": 0}),
+        (Captions, {"neighbours": 0}),
         (Captions, {"least_share": -0.1}),
         (Instances, {"threshold": 0.0}),
         (Instances, {"gap_m": 0.0}),

@@ -30,11 +30,12 @@ class Captions:
     points that it tells of. A network that writes captions would say more; none is needed.
 
     Attributes:
-        levels: `scene`: all points; `view`: the points that a view sees; `entity`: what two views
-            that follow each other share, and what only one of them shows.
+        levels: `scene`: all points; `view`: the points that a view sees; `entity`: what two
+            neighbouring views share, and what only one of them shows.
         classes: Names of the teacher's columns; the 1000 ImageNet classes when left out.
         words: At most so many names in a caption.
         least_share: A name needs this share of the most frequent one's probability.
+        neighbours: For `entity`, each view is compared with so many before it.
         min_points: Smaller sets are left out.
         margin_m: How far a point may lie from a depth reading beside the sensor's noise, metres.
 
@@ -46,8 +47,9 @@ class Captions:
     op: Literal["captions"] = "captions"
     levels: tuple[Level, ...] = _LEVELS
     classes: tuple[str, ...] = ()
-    words: int = 5
-    least_share: float = 0.2
+    words: int = 8
+    least_share: float = 0.1
+    neighbours: int = 1
     min_points: int = 50
     margin_m: float = 0.03
 
@@ -58,8 +60,10 @@ class Captions:
         check_margin(self.margin_m, self.min_points)
         if not self.levels or len(set(self.levels)) < len(self.levels):
             raise ValueError(f"levels must be one or more of {_LEVELS}, each once: {self.levels}")
-        if self.words < 1:
-            raise ValueError(f"words must be 1 or more, not {self.words}")
+        if self.words < 1 or self.neighbours < 1:
+            raise ValueError(
+                f"words and neighbours must be 1 or more, not {self.words} and {self.neighbours}"
+            )
         if not 0 <= self.least_share <= 1:
             raise ValueError(f"least_share must lie in [0, 1], not {self.least_share}")
 
@@ -138,6 +142,7 @@ class Captions:
             most=self.words,
             least_share=self.least_share,
             min_points=self.min_points,
+            neighbours=self.neighbours,
         )
 
     def _views(

@@ -40,7 +40,7 @@ class Instances:
     threshold: float = 0.5
     gap_m: float = 0.05
     min_points: int = 30
-    min_covered: float = 0.3
+    min_covered: float = 0.1
     margin_m: float = 0.03
     plane_share: float = 0.05
 

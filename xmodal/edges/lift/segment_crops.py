@@ -55,7 +55,7 @@ class SegmentCrops:
     op: Literal["segment_crops"] = "segment_crops"
     frozen: Literal[True] = True
     model: Literal["imagenet"] = "imagenet"
-    views_per_segment: int = 3
+    views_per_segment: int = 5
     scales: tuple[float, ...] = (1.0, 1.5, 2.0)
     min_points: int = 10
     margin_m: float = 0.03
