@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import FunctionCtx
 
 from lifting.backends.jit import jit
 from xmodal.losses import rowwise
@@ -134,8 +134,10 @@ class _Cosine(torch.autograd.Function):
         return (share * (1.0 - cos)).sum()
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  # torch types it as *args
+        ctx: Any, scale: Tensor
+    ) -> tuple[Tensor | None, Tensor | None, None]:
+        _only_first_derivatives()
         teacher, student, cross, along_student, along_teacher = ctx.saved_tensors
         to_teacher = to_student = None
         cross = cross * scale
@@ -174,8 +176,10 @@ class _Kl(torch.autograd.Function):
         return torch.where(counts, share * value, 0.0).sum()
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, scale: Tensor) -> tuple[None, Tensor, None]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  # torch types it as *args
+        ctx: Any, scale: Tensor
+    ) -> tuple[None, Tensor, None]:
+        _only_first_derivatives()
         teacher, student, factor = ctx.saved_tensors
         found = _like(student)
         for part in _parts(student):
@@ -185,6 +189,16 @@ class _Kl(torch.autograd.Function):
             out.masked_fill_(s < LEAST_PROBABILITY, 0.0)
             out[factor[part] == 0] = 0.0
         return None, found, None
+
+
+def _only_first_derivatives() -> None:
+    # torch's own decorator would let a graph through that silently lacks the way to the rows.
+    if torch.is_grad_enabled():
+        msg = (
+            "fused losses have no second derivatives (create_graph=True); "
+            "use xmodal.losses.rowwise, which has"
+        )
+        raise RuntimeError(msg)
 
 
 def _sums(teacher: Tensor, student: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -132,7 +132,7 @@ class ByteRows(StoredRows):
         for start in range(0, len(self), _PRODUCT_ROWS):
             part = slice(start, start + _PRODUCT_ROWS)
             codes = torch.from_numpy(self._arrays["codes"][part])
-            both = torch._int_mm(planes, codes.T).numpy()
+            both = torch.ops.aten._int_mm(planes, codes.T).numpy()
             _combine_planes(both, unit, np.asarray(self._arrays["scale"][part]), found[:, part])
         return found.T
 

@@ -266,7 +266,9 @@ def _info(folder: Path, record: Mapping[str, Any]) -> FeatureInfo:
     if found.keys() != known or found["codec"] not in CODECS:
         odd = sorted(found.keys() ^ known) or [f"codec {found['codec']}"]
         raise _unreadable(folder, "the entries of this version", ", ".join(odd))
-    return FeatureInfo(**{**found, "classes": tuple(found["classes"])})
+    # JSON has lists only, and the names must not change while others hold them.
+    entries: dict[str, Any] = {**found, "classes": tuple(found["classes"])}
+    return FeatureInfo(**entries)
 
 
 def _read_record(folder: Path) -> dict[str, Any]:
