@@ -98,7 +98,6 @@ class SegmentCrops:
         import torch
 
         from lifting.operator import LiftOperator
-        from lifting.points import segment_operator
 
         segments = _segments_of(cloud, cameras)
         crops = list(self.crops(cameras, depth, cloud))
@@ -110,25 +109,29 @@ class SegmentCrops:
                 fix="check poses and depth, or lower min_points",
             )
         rows = torch.stack(list(_describe(teacher, cameras, crops)))
-        members = segment_operator(segments)
+        num_segments = int(segments.max()) + 1
         of_segment = LiftOperator.from_coo(
             torch.tensor([crop.segment for crop in crops]),
             torch.arange(len(crops)),
             torch.ones(len(crops)),
-            shape=(members.num_targets, len(crops)),
+            shape=(num_segments, len(crops)),
         )
-        # A point takes its segment's mean over crops: one product, rows of points are made last.
-        lifted = (members.transpose() @ of_segment).lift(rows)
-        unit = lifted.rows
+        # Averages per segment first: there are a thousand times fewer of them than of points.
+        lifted = of_segment.lift(rows)
+        means = lifted.rows
         if teacher.space == "unit":
-            unit = torch.nn.functional.normalize(unit, dim=1)
+            means = torch.nn.functional.normalize(means, dim=1)
+        member = segments >= 0
+        of_point = segments.clamp_min(0)
+        of_points = means[of_point]
+        of_points[~member] = 0
         return replace(
             cloud,
-            rows=unit,
-            valid=lifted.valid,
-            weight=lifted.weight / len(self.scales),
-            num_views=_num_views(crops, segments, members.num_targets),
-            disagreement=lifted.disagreement,
+            rows=of_points,
+            valid=lifted.valid[of_point] & member,
+            weight=lifted.weight[of_point] * member / len(self.scales),
+            num_views=_num_views(crops, segments, num_segments),
+            disagreement=lifted.disagreement[of_point] * member,
         )
 
     def crops(
