@@ -232,6 +232,7 @@ def test_losses_on_segments_want_segments(name: str) -> None:
     ("kind", "project"), [("channel", "none"), ("phi", "linear"), ("whiten", "none")]
 )
 def test_teacher_rows_are_standardised(name: str, kind: str, project: str) -> None:
+    project = "linear" if name == "relational" else project  # has no width of its own
     op = make(name, standardise=kind, project=project)
     width = WIDTH if project == "none" else OWN
     net = op.build(channels=width, teacher_channels=WIDTH)
@@ -325,6 +326,7 @@ def test_relations_need_no_projection_where_widths_differ() -> None:
         ("op: cosine, agreement_power: -1", "agreement_power"),
         ("op: smooth_l1, beta: 0", "beta"),
         ("op: relational, rows_cap: 0", "rows_cap"),
+        ("op: relational, standardise: phi", "project: linear"),
         ("op: segment_contrast, segments_cap: 0", "segments_cap"),
         ("op: wasserstein, epsilon: 0", "epsilon"),
         ("op: wasserstein, form: entropic", "primal"),

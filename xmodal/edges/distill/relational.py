@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class Relational(FeatureLoss):
     """Cosines among rows of the teacher, learnt as cosines among rows of the student.
 
-    Widths may differ without a projection.
+    Widths may differ without a projection; `standardise` needs one.
 
     Attributes:
         kind: `similarity`: squared difference of cosines. `affinity`: KL of the soft-max over each
@@ -39,6 +39,9 @@ class Relational(FeatureLoss):
         super().__post_init__()
         check_temperature(self.temperature)
         check_counts(rows_cap=self.rows_cap)
+        if self.standardise != "none" and self.project == "none":
+            msg = "standardise needs `project: linear`: student rows have a width of their own"
+            raise ValueError(msg)
 
     def _projection(self, channels: int, teacher_channels: int) -> nn.Module | None:
         if self.project == "none":
