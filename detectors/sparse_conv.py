@@ -56,8 +56,9 @@ def sparse_conv(
     """Convolve over the pairs of a kernel map; differentiable in features and weight (once).
 
     Args:
-        features: One row per source cell.
-        weight: One matrix per kernel offset, in the order of `kernel.counts`.
+        features: One row per source cell. Under autocast on CUDA they are taken in its type.
+        weight: One matrix per kernel offset, in the order of `kernel.counts`; taken in the type
+            of the features.
         kernel: From `SparseGrid.neighbours`, `SparseGrid.halved` or its transpose.
         backend: `auto`, `torch`, `numba` (CPU) or `spconv` (CUDA).
 

@@ -24,10 +24,12 @@ from lifting.backends.jit import jit, run_ranges
 # Bytes of output of a block: with the rows that it reads it fits a cache of a megabyte.
 _BLOCK_BYTES = 1 << 17
 _ROWS = 8  # of a tile; two vectors wide it needs 19 of 32 registers, one wide 10 of 16
+# The last pairs of an offset: four rows take as long as one, whose sums would wait for each other.
+_FEW = 4
 
-_product_8x2, _product_1x2 = product_tile(_ROWS, 2), product_tile(1, 2)
-_product_8x1, _product_1x1 = product_tile(_ROWS, 1), product_tile(1, 1)
-_product_scalar = product_tile(1, 1, scalar=True)
+_product_8x2, _product_4x2 = product_tile(_ROWS, 2), product_tile(_FEW, 2)
+_product_8x1, _product_4x1 = product_tile(_ROWS, 1), product_tile(_FEW, 1)
+_product_scalar = product_tile(_FEW, 1, scalar=True)
 _outer_8x2, _outer_1x2 = outer_tile(_ROWS, 2), outer_tile(1, 2)
 _outer_8x1, _outer_1x1 = outer_tile(_ROWS, 1), outer_tile(1, 1)
 _outer_scalar = outer_tile(1, 1, scalar=True)
@@ -56,23 +58,24 @@ def _multiply_pairs(
     first, last = pairs
     width_in, width_out = widths
     lanes = VECTOR_BYTES // arrays[0].itemsize
-    whole = first + (last - first) // _ROWS * _ROWS
+    # Tiles take the last pair again where they reach beyond it.
+    many = first + (last - first + _ROWS - 1 - _FEW) // _ROWS * _ROWS
     col = 0
     while col + 2 * lanes <= width_out:
-        for p in range(first, whole, _ROWS):
-            _product_8x2(arrays, (p, w_begin, width_in, width_out, col))
-        for p in range(whole, last):
-            _product_1x2(arrays, (p, w_begin, width_in, width_out, col))
+        for p in range(first, many, _ROWS):
+            _product_8x2(arrays, (p, last, w_begin, width_in, width_out, col))
+        if many < last:
+            _product_4x2(arrays, (many, last, w_begin, width_in, width_out, col))
         col += 2 * lanes
     while col + lanes <= width_out:
-        for p in range(first, whole, _ROWS):
-            _product_8x1(arrays, (p, w_begin, width_in, width_out, col))
-        for p in range(whole, last):
-            _product_1x1(arrays, (p, w_begin, width_in, width_out, col))
+        for p in range(first, many, _ROWS):
+            _product_8x1(arrays, (p, last, w_begin, width_in, width_out, col))
+        if many < last:
+            _product_4x1(arrays, (many, last, w_begin, width_in, width_out, col))
         col += lanes
     while col < width_out:
-        for p in range(first, last):
-            _product_scalar(arrays, (p, w_begin, width_in, width_out, col))
+        for p in range(first, last, _FEW):
+            _product_scalar(arrays, (p, last, w_begin, width_in, width_out, col))
         col += 1
 
 

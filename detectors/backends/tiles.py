@@ -6,6 +6,7 @@ registers while they run over the inner index; everything around them is ordinar
 splits a vector that a processor is too narrow for, so they run anywhere.
 
 Rows are addressed in flat C-contiguous arrays and nothing is checked: callers own the bounds.
+numba keeps compiled callers by the age of their own file: after a change here, touch theirs.
 """
 
 from __future__ import annotations
@@ -76,6 +77,10 @@ class _Emitter:
         number = self.builder.load(self.at(rows, index))
         return self.builder.mul(self.builder.sext(number, _INTP), width)
 
+    def lesser(self, a: Any, b: Any) -> Any:
+        """The lesser of two numbers."""
+        return self.builder.select(self.builder.icmp_signed("<", a, b), a, b)
+
     def accumulate(self, sums: list[list[Any]], left: list[Any], right: list[Any]) -> None:
         """Add the outer product of spread elements and vectors to the sums."""
         for r, a in enumerate(left):
@@ -110,9 +115,10 @@ def _data(context: Any, builder: Any, kinds: Any, arrays: Any) -> list[Any]:
 def product_tile(num_rows: int, num_vectors: int, *, scalar: bool = False) -> Callable[..., Any]:
     """`out[targets[p + r], col:] += x[sources[p + r]] @ w[:, col:]` for the rows r of a tile.
 
-    The intrinsic takes the arrays `(x, w, out, sources, targets)` and the numbers `(p, w_begin,
-    width_in, width_out, col)`; `w_begin` is where the matrix begins in the flat `w`. The targets of
-    a tile differ.
+    The intrinsic takes the arrays `(x, w, out, sources, targets)` and the numbers `(p, end,
+    w_begin, width_in, width_out, col)`; `w_begin` is where the matrix begins in the flat `w`. The
+    targets of a tile differ. Where fewer pairs than rows are left before `end`, the last one is
+    taken again: all its copies compute, and store, the same sums.
 
     Args:
         num_rows: Pairs of a tile.
@@ -122,10 +128,11 @@ def product_tile(num_rows: int, num_vectors: int, *, scalar: bool = False) -> Ca
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         x, w, out, sources, targets = _data(context, builder, signature.args[0], args[0])
-        p, w_begin, width_in, width_out, col = cgutils.unpack_tuple(builder, args[1])
+        p, end, w_begin, width_in, width_out, col = cgutils.unpack_tuple(builder, args[1])
         code = _Emitter(context, builder, signature.args[0][0], scalar=scalar)
         steps = [_INTP(v * code.lanes) for v in range(num_vectors)]
-        pairs = [builder.add(p, _INTP(r)) for r in range(num_rows)]
+        last = builder.sub(end, _INTP(1))
+        pairs = [code.lesser(builder.add(p, _INTP(r)), last) for r in range(num_rows)]
         rows = [code.row(sources, pair, width_in) for pair in pairs]
         starts = [builder.add(code.row(targets, pair, width_out), col) for pair in pairs]
         places = [[builder.add(start, step) for step in steps] for start in starts]
@@ -141,7 +148,7 @@ def product_tile(num_rows: int, num_vectors: int, *, scalar: bool = False) -> Ca
 
     @intrinsic
     def tile(typingctx: Any, arrays: Any, numbers: Any) -> Any:
-        return types.void(arrays, types.UniTuple(types.int64, 5)), emit
+        return types.void(arrays, types.UniTuple(types.int64, 6)), emit
 
     return tile
 
