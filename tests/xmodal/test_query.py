@@ -13,14 +13,20 @@ from hypothesis import strategies as st
 
 from xmodal.errors import UsageError
 from xmodal.query import (
+    best_vectors,
     check_text,
     describe,
     ensemble,
     find_objects,
+    row_scores,
+    text_relevancy,
+    vector_relevancy,
     vector_scores,
     write_objects,
     write_scores,
 )
+from xmodal.store import Codec, FeatureInfo, Features, Run
+from xmodal.teachers.teacher import pairwise_softmax, relevancy_by_products
 
 
 def grid_points(centre: tuple[float, float, float], side: int = 4) -> np.ndarray:
@@ -103,3 +109,112 @@ def test_written_answers(tmp_path: Path) -> None:
     assert set(answer["objects"][0]) == {"score", "centre_m", "size_m", "num_points", "coverage"}
     write_scores(tmp_path / "s.npy", SCORES)
     assert np.load(tmp_path / "s.npy").dtype == np.float32
+
+
+# ---- stores in the arithmetic of their codec ---------------------------------------------------
+
+WORDS = {"mug": 0, "floor": 1, "lamp": 2, "wall": 3}
+
+
+class DirectionTeacher:
+    """Each word is one direction of 48; rows are compared by direction, rivals by soft-max."""
+
+    name, channels, space, fingerprint, licence = "directions", 48, "unit", "0" * 64, "none"
+    unit_rows = True
+
+    def encode_text(self, text: list[str]) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(0)
+        known = torch.nn.functional.normalize(torch.randn(4, 48, generator=generator), dim=1)
+        return known[[WORDS[word] for word in text]]
+
+    def rivals(self, negatives: list[str]) -> list[str]:
+        return negatives or ["wall"]
+
+    def score_products(self, products: torch.Tensor, rivals: torch.Tensor) -> torch.Tensor:
+        return pairwise_softmax(products, rivals, 10.0)
+
+    def relevancy(self, rows: torch.Tensor, text: list[str], negatives: list[str]) -> torch.Tensor:
+        return relevancy_by_products(self, rows, text, negatives)
+
+    def encode(self, image: object) -> object:
+        raise AssertionError("a query of text looks at no image")
+
+    encode_image = encode
+
+
+class DecodingTeacher:
+    """The same, as a plug-in may write it: by rows alone."""
+
+    name, channels, space, fingerprint, licence = "directions", 48, "unit", "0" * 64, "none"
+    encode = encode_image = DirectionTeacher.encode
+    encode_text = DirectionTeacher.encode_text
+
+    def relevancy(self, rows: torch.Tensor, text: list[str], negatives: list[str]) -> torch.Tensor:
+        return DirectionTeacher().relevancy(rows, text, negatives)
+
+
+@pytest.fixture(params=["fp16", "bf16", "int8", "pq64", "segments"])
+def coded(request: pytest.FixtureRequest, tmp_path: Path) -> Features:
+    """Rows of four kinds, each near a word's direction, of lengths from 0.5 to 1."""
+    codec: Codec = request.param
+    rng = np.random.default_rng(0)
+    kind = rng.integers(0, 4, 900)
+    rows = DirectionTeacher().encode_text(list(WORDS)).numpy()[kind]
+    rows = (rows + 0.05 * rng.standard_normal(rows.shape)) * rng.uniform(0.5, 1, (900, 1))
+    valid = rng.random(900) > 0.1
+    info = FeatureInfo(
+        teacher="directions", space="unit", channels=48, num_points=900,
+        num_valid=int(valid.sum()), fingerprint="f", cosine_error=0.0,
+    )  # fmt: skip
+    Run(tmp_path).write_features(
+        "lifted",
+        info,
+        codec=codec,
+        rows=rows.astype(np.float32),
+        valid=valid,
+        weight=np.ones(900, np.float32),
+        num_views=kind.astype(np.int32),
+        disagreement=np.zeros(900, np.float32),
+        segments=kind,
+    )
+    return Run(tmp_path).features("lifted")
+
+
+@pytest.mark.parametrize("negatives", [[], ["floor", "wall"]])
+def test_relevancy_of_coded_rows_is_that_of_decoded_rows(
+    coded: Features, negatives: list[str]
+) -> None:
+    teacher, texts = DirectionTeacher(), ["mug", "lamp"]
+    scores = text_relevancy(coded, teacher, texts, negatives)
+    wanted = row_scores(coded, lambda rows: teacher.relevancy(rows, texts, negatives))
+    assert scores.shape == (900, 2) and scores.dtype == np.float32
+    # A product of bf16 is off by up to 2^-8, which the soft-max multiplies by 10 / 4.
+    np.testing.assert_allclose(scores, wanted, atol=0.02 if coded.info.codec == "bf16" else 1e-3)
+    assert np.array_equal(np.isnan(scores[:, 0]), ~np.asarray(coded.valid))
+
+
+def test_a_click_on_coded_rows_is_a_cosine(coded: Features) -> None:
+    vector = 3 * DirectionTeacher().encode_text(["mug"])[0]
+    found = vector_relevancy(coded, vector)
+    wanted = row_scores(coded, lambda rows: vector_scores(rows, vector[None]))[:, 0]
+    np.testing.assert_allclose(found, wanted, atol=0.01 if coded.info.codec == "bf16" else 1e-3)
+    assert np.nanmin(found) >= 0 and np.nanmax(found) <= 1
+
+
+def test_the_best_text_of_coded_rows(coded: Features) -> None:
+    best = best_vectors(coded.rows, DirectionTeacher().encode_text(list(WORDS))).numpy()
+    valid = np.asarray(coded.valid)
+    assert np.array_equal(best[valid], coded.num_views[valid])
+
+
+def test_a_teacher_that_scores_rows_alone_is_asked_with_rows(coded: Features) -> None:
+    scores = text_relevancy(coded, DecodingTeacher(), ["mug"])
+    wanted = text_relevancy(coded, DirectionTeacher(), ["mug"])
+    np.testing.assert_allclose(scores, wanted, atol=0.02)
+
+
+def test_coded_rows_refuse_texts_that_nobody_could_mean(coded: Features) -> None:
+    with pytest.raises(UsageError):
+        text_relevancy(coded, DirectionTeacher(), ["mug", "  "])
+    with pytest.raises(UsageError):
+        text_relevancy(coded, DirectionTeacher(), ["mug"], ["a\x00b"])
