@@ -46,7 +46,7 @@ def info_nce(
         weight: Weights of the rows' terms, not negative; equal when None.
         temperature: Divides cosines, above 0.
         soft: Every other row counts as a positive, too, as far as its teacher row is like the own
-            one: by (1 + t_i . t_j) / 2, normalised to a sum of 1.
+            one: by the soft-max of t_i . t_j / temperature. The least value is then at s = t.
         ignore_above: Teacher rows whose cosine to the own one is above this are no negatives; 1
             keeps all.
         rows_cap: At most that many rows, evenly spaced, are compared: memory is its square.
@@ -56,16 +56,18 @@ def info_nce(
 
     Source:
         van den Oord et al., Representation Learning with Contrastive Predictive Coding, 2018,
-        equation 4. Soft: Srinivasa et al., CWCL, NeurIPS 2023. Ignored negatives: Mahmoud et al.,
-        Self-Supervised Image-to-Point Distillation via Semantically Tolerant Contrastive Loss, CVPR
-        2023.
+        equation 4. Soft: Srinivasa et al., CWCL, NeurIPS 2023, with the soft-max of Fang et al.,
+        SEED, ICLR 2021, in place of (1 + cosine) / 2, which hardly tells rows of one room apart.
+        Ignored negatives: Mahmoud et al., Self-Supervised Image-to-Point Distillation via
+        Semantically Tolerant Contrastive Loss, CVPR 2023.
     """
     check_contrast(temperature, ignore_above, soft=soft)
     kept, weight = observed_directions(teacher, valid, weight, rows_cap)
     keys, queries = direction(take(teacher, kept)), direction(take(student, kept))
     own = torch.arange(len(kept), device=keys.device)
     alike = keys @ keys.T if soft or ignore_above < 1 else None
-    values = _cross_entropy(queries @ keys.T / temperature, own, alike, soft, ignore_above)
+    logits = queries @ keys.T
+    values = _cross_entropy(logits, own, alike, temperature, ignore_above, soft=soft)
     return weighted_mean(values, weight, student)
 
 
@@ -113,12 +115,15 @@ def sampled_info_nce(
         mine, others = keys[rows], keys[drawn]
         alike = torch.cat([(mine * mine).sum(dim=1, keepdim=True), mine @ others.T], dim=1)
         positive = (queries[rows] * mine).sum(dim=1, keepdim=True)
-        logits = torch.cat([positive, queries[rows] @ others.T], dim=1) / temperature
+        logits = torch.cat([positive, queries[rows] @ others.T], dim=1)
         own = torch.zeros(len(rows), dtype=torch.long, device=keys.device)
         drawn_self = nn.functional.pad(drawn == rows[:, None], (1, 0))
-        parts.append(_cross_entropy(logits, own, alike, soft, ignore_above, drawn_self))
-    values = torch.cat(parts) if parts else queries.sum(dim=1)
-    return weighted_mean(values, weight, student)
+        values = _cross_entropy(
+            logits, own, alike, temperature, ignore_above, soft=soft, dropped=drawn_self
+        )
+        parts.append(values)
+    every = torch.cat(parts) if parts else queries.sum(dim=1)
+    return weighted_mean(every, weight, student)
 
 
 class QueueContrast(nn.Module):
@@ -169,13 +174,13 @@ class QueueContrast(nn.Module):
         keys, queries = direction(take(teacher, kept)), direction(take(student, kept))
         queue = self.filled().to(keys)
         positive = (queries * keys).sum(dim=1, keepdim=True)
-        logits = torch.cat([positive, queries @ queue.T], dim=1) / temperature
+        logits = torch.cat([positive, queries @ queue.T], dim=1)
         alike = None
         if soft or ignore_above < 1:
             itself = (keys * keys).sum(dim=1, keepdim=True)
             alike = torch.cat([itself, keys @ queue.T], dim=1)
         own = torch.zeros(len(kept), dtype=torch.long, device=keys.device)
-        values = _cross_entropy(logits, own, alike, soft, ignore_above)
+        values = _cross_entropy(logits, own, alike, temperature, ignore_above, soft=soft)
         if self.training:
             self._enter(keys.detach())
         return weighted_mean(values, weight, student)
@@ -196,14 +201,17 @@ class QueueContrast(nn.Module):
 
 
 def _cross_entropy(
-    logits: Tensor,
+    cosines: Tensor,
     own: Tensor,
     alike: Tensor | None,
-    soft: bool,
+    temperature: float,
     ignore_above: float,
+    *,
+    soft: bool,
     dropped: Tensor | None = None,
 ) -> Tensor:
     """Cross-entropy of each row; `own` is its positive, `alike` cosines among teacher rows."""
+    logits = cosines / temperature
     if ignore_above < 1 and alike is not None:
         near = (alike > ignore_above).scatter(1, own[:, None], value=False)
         dropped = near if dropped is None else dropped | near
@@ -211,10 +219,10 @@ def _cross_entropy(
         logits = logits.masked_fill(dropped, -torch.inf)
     if not soft or alike is None:
         return nn.functional.cross_entropy(logits, own, reduction="none")
-    share = ((1 + alike) / 2).clamp_min(0)
+    told = alike / temperature
     log_given = logits.log_softmax(dim=1)
     if dropped is not None:
         # 0 x -inf is no number: what was dropped has share 0 and any finite logarithm
-        share = share.masked_fill(dropped, 0.0)
+        told = told.masked_fill(dropped, -torch.inf)
         log_given = log_given.masked_fill(dropped, 0.0)
-    return -(share * log_given).sum(dim=1) / share.sum(dim=1)
+    return -(told.softmax(dim=1) * log_given).sum(dim=1)

@@ -53,14 +53,20 @@ def test_one_row_has_nothing_to_be_told_from() -> None:
 
 
 def test_soft_targets_by_hand() -> None:
-    # alike (1 + 0) / 2 = 1/2 beside 1 for itself: shares 2/3 and 1/3
+    # shares are those of the teacher's own soft-max over cosines 1 and 0
     right, wrong = LN(1 + math.exp(-1)), LN(1 + math.e)
+    p = math.e / (math.e + 1)
     got = info_nce(AXES, AXES, temperature=1.0, soft=True)
-    assert float(got) == pytest.approx(2 / 3 * right + 1 / 3 * wrong)
-    # opposite rows are no positives at all
-    ends = torch.tensor([E1, [-1.0, 0.0]])
-    got = info_nce(ends, ends, temperature=1.0, soft=True)
-    assert float(got) == pytest.approx(LN(1 + math.exp(-2)))
+    assert float(got) == pytest.approx(p * right + (1 - p) * wrong)
+    got = info_nce(AXES, AXES.flip(0), temperature=1.0, soft=True)
+    assert float(got) == pytest.approx(p * wrong + (1 - p) * right)
+
+
+@pytest.mark.parametrize("loss", [info_nce, sampled_info_nce])
+def test_soft_targets_are_met_by_the_teacher_itself(loss: Any) -> None:
+    student = rows(0).requires_grad_()
+    loss(rows(0), student, soft=True).backward()
+    assert student.grad.abs().max() < 1e-9
 
 
 def test_alike_rows_are_no_negatives() -> None:
