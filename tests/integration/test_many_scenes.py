@@ -198,3 +198,14 @@ def test_a_student_of_another_width_is_no_start(
     )
     with pytest.raises(CheckpointError, match="same network"):
         train_run(request, silent)
+
+
+def test_training_reads_rows_of_another_codec(runfile: Path, tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(runfile.read_text() + "store: {codec: int8}\n")
+    cache = runfile.parent / "cache"
+    summary = train_run(TrainRequest(runfile=file, out=tmp_path / "out", cache=cache), silent)
+    assert np.isfinite(summary.last_loss)
+    for scene in scene_runs(Run(tmp_path / "out")):
+        assert scene.info("lifted").codec == "int8"
+        assert 0 < scene.info("lifted").cosine_error < 0.01

@@ -161,7 +161,8 @@ def feature_arrays(points: Points) -> dict[str, Any]:
 
     if points.rows is None:
         raise ValueError("points without features cannot be stored")
-    return {
+    segments = {} if points.segments is None else {"segments": points.segments.cpu().numpy()}
+    return segments | {
         "rows": points.rows.detach().cpu().numpy(),
         "valid": array(points.valid, np.bool_, 1.0),
         "weight": array(points.weight, np.float32, 1.0),

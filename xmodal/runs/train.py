@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from xmodal.atomic import write_text
 from xmodal.config.run_parts import Split
@@ -21,6 +20,7 @@ from xmodal.runs.frozen import Reporter
 from xmodal.runs.lift import LiftRequest, lift_spec
 from xmodal.runs.log import RunLog, peak_memory_mb
 from xmodal.runs.scenes import scene_runs
+from xmodal.runs.stored import stored_points
 from xmodal.runs.students import (
     Learners,
     build_learners,
@@ -28,7 +28,7 @@ from xmodal.runs.students import (
     start_from,
     write_answers,
 )
-from xmodal.store import FeatureInfo, Features, Run, create_run, fingerprint_of
+from xmodal.store import FeatureInfo, Run, create_run, fingerprint_of
 from xmodal.train.checkpoint import checkpoints
 from xmodal.train.crops import Augment
 from xmodal.train.loop import fit, replay
@@ -237,20 +237,6 @@ def apply_run(
     write_answers(made, spec, learners, cloud, infos)
     made.finish(fingerprint=fingerprint, student_of=str(path.resolve()), points=str(source))
     return f"  {len(cloud.xyz)} points described by the student of {path} -> {out}"
-
-
-def stored_points(features: Features, cloud: Points) -> Points:
-    """A cloud with stored rows; those of codec `fp16` stay in their file until they are read."""
-    segments = features.segments
-    return replace(
-        cloud,
-        rows=features.tensor(),
-        valid=torch.from_numpy(np.array(features.valid)),
-        weight=torch.from_numpy(np.array(features.weight)),
-        num_views=torch.from_numpy(np.array(features.num_views)).long(),
-        disagreement=torch.from_numpy(np.array(features.disagreement)),
-        segments=None if segments is None else torch.from_numpy(np.array(segments)).long(),
-    )
 
 
 def train_options(spec: RunFile) -> TrainOptions:
