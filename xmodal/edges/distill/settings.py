@@ -113,7 +113,8 @@ class FeatureLoss(PointsLoss):
             `channel`, each channel by its mean and deviation; `phi`, centred, turned and scaled by
             one number so that all channels have variance 1; `whiten`, without correlations. They
             are fitted to the first rows of training. With `project` the learned layer gives rows in
-            these coordinates, else both sides are mapped.
+            these coordinates, else both sides are mapped; `whiten` is meant for a layer, as it
+            enlarges what the student gets wrong in directions that hardly vary.
         allow_simplex: Take teacher rows that are probabilities, too; `kl` is made for those.
     """
 
