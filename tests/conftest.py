@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import module_from_spec, spec_from_file_location
@@ -139,5 +141,40 @@ def toy() -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look for their own module
     spec.loader.exec_module(module)
     return module
+
+
+class Nursery:
+    """Processes that run jobs of `tests/train/nursery.py`, free to be killed."""
+
+    def __init__(self) -> None:
+        program = Path(__file__).parent / "train" / "nursery.py"
+        command = [sys.executable, str(program)]
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
+
+    def start(self, job: str, out: Path, *args: object) -> int:
+        """The process id of a new process that does a job."""
+        return self._ask({"job": job, "out": str(out), "args": args})
+
+    def wait(self, pid: int) -> int:
+        """The exit code of a process; minus the signal that killed it."""
+        return self._ask({"wait": pid})
+
+    def _ask(self, request: dict[str, object]) -> int:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        return int(self.process.stdout.readline())
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    made = Nursery()
+    with made.process:
+        yield made
+        assert made.process.stdin is not None
+        made.process.stdin.close()

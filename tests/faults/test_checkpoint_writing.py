@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,10 +19,8 @@ import torch
 from xmodal.atomic import atomic_folder, atomic_path, remove_leftovers, write_bytes, write_json
 from xmodal.errors import CheckpointError, DataError
 from xmodal.train.checkpoint import (
-    checkpoint_path,
     checkpoints,
     load_checkpoint,
-    prune_checkpoints,
     save_checkpoint,
 )
 
@@ -120,30 +119,19 @@ def test_leftovers_of_dead_writers_go_and_others_stay(tmp_path: Path) -> None:
     assert remove_leftovers(tmp_path / "nowhere") == []
 
 
-def write_forever(folder: Path) -> None:
-    for step in range(1, 100_000):
-        tensors = {f"t{i}": torch.full((200, 200), float(step)) for i in range(8)}
-        save_checkpoint(checkpoint_path(folder, step), tensors, {"step": step})
-        prune_checkpoints(folder, keep=2)
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-def test_a_writer_killed_at_random_times_never_loses_a_checkpoint(tmp_path: Path) -> None:
-    generator = torch.Generator().manual_seed(0)
-    for trial in range(100):
+@pytest.mark.parametrize("trials", [6, pytest.param(100, marks=pytest.mark.slow)])
+def test_a_writer_killed_at_random_times_never_loses_a_checkpoint(
+    nursery: Any, tmp_path: Path, trials: int
+) -> None:
+    generator = torch.Generator().manual_seed(trials)
+    for trial in range(trials):
         folder = tmp_path / str(trial % 4)  # so that old checkpoints are met, and replaced
-        writer = os.fork()
-        if writer == 0:  # a fork shares the imports, which cost seconds
-            try:
-                write_forever(folder)
-            finally:
-                os._exit(1)  # without running the tests' own teardown
+        writer = nursery.start("write", folder)
         while not checkpoints(folder):
             time.sleep(0.002)
         time.sleep(0.05 * float(torch.rand(1, generator=generator)))
         os.kill(writer, signal.SIGKILL)
-        os.waitpid(writer, 0)
+        nursery.wait(writer)
         found = checkpoints(folder)
         for path in found:
             checkpoint = load_checkpoint(path)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lifting.operator import LiftOperator
 from xmodal.edges.distill.cosine import Cosine
@@ -16,7 +16,7 @@ from xmodal.edges.distill.kl import Kl
 from xmodal.edges.encode.point_mlp import PointMlp
 from xmodal.edges.encode.sparse_unet import SparseUnet
 from xmodal.train.checkpoint import checkpoints, load_checkpoint
-from xmodal.train.loop import Distill, Student, TrainOptions, fit
+from xmodal.train.loop import Augment, Average, Distill, Stage, Student, TrainOptions, fit
 from xmodal.values import Points, PointSets
 
 CHANNELS = 6
@@ -123,3 +123,77 @@ def stop_at(step: int, act: Callable[[], None] | None = None) -> Callable[[int, 
             act()
 
     return progress
+
+
+# ---- a run with everything that has a state ------------------------------------------------------
+
+VARIED = Augment(
+    rotate_rad=3.0,
+    flip=0.5,
+    scale=0.1,
+    jitter_m=0.01,
+    elastic_m=0.05,
+    input_jitter=0.1,
+    drop_colour=0.3,
+)
+STAGES = (
+    Stage(name="start", steps=3, edges=("lifted -> student",)),
+    Stage(name="all", steps=4, lr=5e-3),
+    Stage(name="head", steps=2, train=("sets -> student",), edges=("sets -> student",)),
+)
+AVERAGES = {"slow": Average(student="student", decay=0.9)}
+
+
+class Queue(nn.Module):
+    """A projection that remembers the last rows that it gave."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(channels, channels)
+        self.register_buffer("queue", torch.zeros(8, channels))
+        self.register_buffer("count", torch.zeros((), dtype=torch.long))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        rows = self.linear(rows)
+        self.queue.copy_(torch.cat([rows.detach(), self.queue])[:8])
+        self.count.add_(1)
+        return rows
+
+
+@dataclass(frozen=True)
+class Remembering:
+    """Pulls the student to its teacher's mean and to what it gave before."""
+
+    weight: float = 0.5
+
+    def __call__(self, teacher: Any, student: Any, *, net: nn.Module | None = None) -> Tensor:
+        rows = net(student.rows)
+        target = teacher.rows.mean(dim=0) + 0.1 * net.queue.mean(dim=0)
+        return (rows - target).square().mean()
+
+
+def full_options(**change: Any) -> TrainOptions:
+    settings = {
+        "stages": STAGES,
+        "accumulate": 2,
+        "ema_decay": 0.95,
+        "augment": VARIED,
+        "checkpoint_every": 1,
+        "loss_rows": 40,
+        **change,
+    }
+    return replace(OPTIONS, **settings)
+
+
+def full_run(out: Path, *, net: Any = None, **rest: Any) -> tuple[dict[str, Any], Any]:
+    """A run with everything that has a state; its weights and history."""
+    torch.manual_seed(5)
+    edges = [
+        COSINE,
+        Distill(Remembering(), "sets", "student", net or Queue(CHANNELS)),
+        Distill(COSINE.op, "slow", "student"),
+    ]
+    scenes = [{**scene, "sets": quarters(scene)} for scene in (room(), room(300, seed=1))]
+    rest = {"options": full_options(), "averages": AVERAGES, **rest}
+    made, history = train(out, student(space="raw"), scenes=scenes, edges=edges, **rest)
+    return {**state(made), **{f"queue.{k}": v for k, v in state(edges[1]).items()}}, history

@@ -22,7 +22,7 @@ from xmodal.atomic import atomic_folder, remove_folder, remove_leftovers
 from xmodal.errors import CheckpointError, DataError
 
 SCHEMA = 2
-# Schema 1 has the same files and says less in `meta`; its readers fill in what it meant.
+# Schema 1 has the same files, and a `meta` that runs cannot go on from.
 _READABLE = (1, SCHEMA)
 _TENSORS, _MANIFEST = "tensors.safetensors", "manifest.json"
 _NAME = re.compile(r"^step-(\d{8})$")

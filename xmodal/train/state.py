@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from xmodal.atomic import remove_leftovers
 from xmodal.errors import CheckpointError, UsageError
 from xmodal.train.checkpoint import (
+    SCHEMA,
     Checkpoint,
     checkpoint_path,
     checkpoints,
@@ -24,7 +25,6 @@ from xmodal.train.checkpoint import (
     prune_checkpoints,
     save_checkpoint,
 )
-from xmodal.train.options import TrainOptions
 
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
@@ -181,11 +181,17 @@ class TrainingState:
         """Compare what a checkpoint was trained with.
 
         Raises:
-            UsageError: If it is another run's.
+            UsageError: If it is another run's, or of an older version: its weights load, but the
+                rest of it would not be what it was.
         """
-        identity: dict[str, Any] = checkpoint.meta.get("identity", {})
-        saved = _flat(_from_schema_1(identity) if checkpoint.schema == 1 else identity)
-        now = _flat(self.identity)
+        if checkpoint.schema != SCHEMA:
+            raise UsageError(
+                str(checkpoint.path),
+                wanted=f"a checkpoint of schema {SCHEMA} to go on from",
+                got=f"schema {checkpoint.schema}, of a version that drew its crops otherwise",
+                fix="use its student as it is, or train into another --out",
+            )
+        saved, now = _flat(checkpoint.meta.get("identity", {})), _flat(self.identity)
         changed = [
             f"{key}: {saved.get(key)!r} then, {now.get(key)!r} now"
             for key in sorted(saved.keys() | now.keys())
@@ -241,17 +247,7 @@ class TrainingState:
 
 def plain(identity: Mapping[str, Any]) -> dict[str, Any]:
     """The same as it is read back from JSON: with lists for tuples."""
-    return json.loads(json.dumps(identity))
-
-
-def _from_schema_1(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run of schema 1 had where it could not choose: the settings that came later, off."""
-    saved: dict[str, Any] = identity.get("options", {})
-    options = plain(asdict(TrainOptions()))
-    options = {key: options[key] for key in options if key not in RESUME_MAY_CHANGE}
-    options["augment"] |= saved.get("augment", {})
-    options |= {key: value for key, value in saved.items() if key != "augment"}
-    return {"averages": {}, **identity, "options": options}
+    return json.loads(json.dumps(identity, default=str))
 
 
 # Settings that change nothing about the weights that come out.

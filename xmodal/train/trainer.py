@@ -7,7 +7,7 @@ import math
 import random
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -291,12 +291,21 @@ class Trainer:
         return plain(
             {
                 "options": {k: v for k, v in options.items() if k not in RESUME_MAY_CHANGE},
-                "students": {name: f"{s.op} on {s.cloud}" for name, s in self.students.items()},
-                "losses": [f"{e.key}: {e.op}" for e in self.losses],
-                "averages": {name: str(average) for name, average in self.averages.items()},
+                "students": {
+                    name: {"cloud": s.cloud, **_settings(s.op)} for name, s in self.students.items()
+                },
+                "losses": {f"{i} {e.key}": _settings(e.op) for i, e in enumerate(self.losses)},
+                "averages": {name: asdict(average) for name, average in self.averages.items()},
                 "points": [{n: _size(v) for n, v in s.nodes.items()} for s in self.scenes],
             }
         )
+
+
+def _settings(op: Any) -> dict[str, Any]:
+    """The fields of an op; its name alone where it is not built from fields."""
+    if not is_dataclass(op) or isinstance(op, type):
+        return {"op": type(op).__name__}
+    return {"op": type(op).__name__, **asdict(op)}
 
 
 def _size(value: Points | PointSets) -> int:
