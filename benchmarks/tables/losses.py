@@ -49,7 +49,10 @@ _LOSSES: Mapping[str, tuple[Sequence[Loss], Mapping[str, Any]]] = {
     "decoupled, three scales": ([{"op": "decoupled"}], {"segments": True}),
     "mse, channels standardised": ([{"op": "mse", "standardise": "channel"}], {}),
     "mse, phi standardised": ([{"op": "mse", "standardise": "phi"}], {}),
-    "mse, whitened": ([{"op": "mse", "standardise": "whiten"}], {}),
+    "mse, orthogonal, whitened": (
+        [{"op": "mse", "project": "orthogonal", "standardise": "whiten"}],
+        {},
+    ),
     "kl (class probabilities)": ([{"op": "kl"}], _SIMPLEX),
     "kl, temperature 2": ([{"op": "kl", "temperature": 2.0}], _SIMPLEX),
     "cosine, linear": ([{**COSINE, "project": "linear"}], {}),
