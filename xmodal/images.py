@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float32, Int32, UInt8
+from jaxtyping import Float32, Int32, UInt8, UInt16
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 from PIL import ImageOps
@@ -25,6 +25,36 @@ MAX_PIXELS = 50_000_000
 """Largest picture that is decoded, pixels: 150 MB of RGB, more than any camera in the field."""
 
 DepthEncoding = Literal["plain", "rotated3"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """A picture that lies inside a larger file, such as a frame of a recording.
+
+    Attributes:
+        path: The file.
+        offset: Where the picture starts, bytes.
+        num_bytes: How long it is.
+        name: What to call it in messages, such as `frame 12`.
+    """
+
+    path: Path
+    offset: int
+    num_bytes: int
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.path}, {self.name}"
+
+    def read_bytes(self) -> bytes:
+        """The bytes of the picture, fewer where the file ends early."""
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            return file.read(self.num_bytes)
+
+
+Source = Path | Span
+"""Where a picture is stored."""
 
 _FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
 _ORIENTATION = 0x0112  # the EXIF tag
@@ -48,11 +78,11 @@ class ImageHeader:
     orientation: int
 
 
-def read_header(path: Path, *, max_pixels: int = MAX_PIXELS) -> ImageHeader:
+def read_header(path: Source, *, max_pixels: int = MAX_PIXELS) -> ImageHeader:
     """Read size, mode and EXIF orientation of a picture without decoding its pixels.
 
     Args:
-        path: A PNG, JPEG, TIFF, WebP or BMP file.
+        path: A PNG, JPEG, TIFF, WebP or BMP file, or a part of a file that holds one.
         max_pixels: Limit on height times width.
 
     Returns:
@@ -62,6 +92,8 @@ def read_header(path: Path, *, max_pixels: int = MAX_PIXELS) -> ImageHeader:
         DataError: If the file is missing, is no picture, or is larger than `max_pixels`.
     """
     try:
+        if isinstance(path, Span):
+            return _header(_open(io.BytesIO(path.read_bytes()), path, max_pixels))
         with path.open("rb") as file, _open(file, path, max_pixels) as picture:
             return _header(picture)
     except FileNotFoundError as error:
@@ -70,7 +102,7 @@ def read_header(path: Path, *, max_pixels: int = MAX_PIXELS) -> ImageHeader:
         raise _damaged(path, error) from error
 
 
-def read_rgb(path: Path, *, max_pixels: int = MAX_PIXELS) -> UInt8[NDArray[np.uint8], "H W 3"]:
+def read_rgb(path: Source, *, max_pixels: int = MAX_PIXELS) -> UInt8[NDArray[np.uint8], "H W 3"]:
     """Read a colour picture as 8-bit RGB, whatever it is stored as.
 
     EXIF rotation is applied, so the result is upright and may be transposed against the stored
@@ -79,7 +111,7 @@ def read_rgb(path: Path, *, max_pixels: int = MAX_PIXELS) -> UInt8[NDArray[np.ui
     converted without a colour profile; alpha is composited over black.
 
     Args:
-        path: A PNG, JPEG, TIFF, WebP or BMP file.
+        path: A PNG, JPEG, TIFF, WebP or BMP file, or a part of a file that holds one.
         max_pixels: Limit on height times width, checked before anything is decoded.
 
     Returns:
@@ -123,7 +155,13 @@ def read_depth(
             got=f"{picture.format} of mode {picture.mode}",
             fix="export the raw depth as 16-bit PNG; 8-bit or colour previews have lost the metres",
         )
-    stored = np.asarray(picture).astype(np.uint16, copy=False)
+    return depth_in_metres(np.asarray(picture).astype(np.uint16), scale=scale, encoding=encoding)
+
+
+def depth_in_metres(
+    stored: UInt16[NDArray[np.uint16], "H W"], *, scale: float, encoding: DepthEncoding = "plain"
+) -> Float32[NDArray[np.float32], "H W"]:
+    """Stored depth as metres; arguments and result as in `read_depth`."""
     invalid = np.isin(stored, _NO_READING)
     if encoding == "rotated3":
         stored = (stored << np.uint16(13)) | (stored >> np.uint16(3))
@@ -156,7 +194,7 @@ def read_label_map(path: Path, *, max_pixels: int = MAX_PIXELS) -> Int32[NDArray
     return np.asarray(picture).astype(np.int32)
 
 
-def _open(file: io.BytesIO | io.BufferedReader, path: Path, max_pixels: int) -> Pillow.Image:
+def _open(file: io.BytesIO | io.BufferedReader, path: Source, max_pixels: int) -> Pillow.Image:
     try:
         picture = Pillow.open(file, formats=_FORMATS)
     except (Pillow.DecompressionBombError, Pillow.DecompressionBombWarning) as error:
@@ -167,7 +205,7 @@ def _open(file: io.BytesIO | io.BufferedReader, path: Path, max_pixels: int) -> 
     return picture
 
 
-def _decode(path: Path, max_pixels: int) -> Pillow.Image:
+def _decode(path: Source, max_pixels: int) -> Pillow.Image:
     try:
         raw = path.read_bytes()
         picture = _open(io.BytesIO(raw), path, max_pixels)
@@ -191,7 +229,7 @@ def _header(picture: Pillow.Image) -> ImageHeader:
     )
 
 
-def _to_rgb(picture: Pillow.Image, path: Path) -> Pillow.Image:
+def _to_rgb(picture: Pillow.Image, path: Source) -> Pillow.Image:
     if picture.mode.startswith("I;16"):
         grey = np.asarray(picture).astype(np.float32) * (255.0 / 65535.0)
         return Pillow.fromarray(np.rint(grey).astype(np.uint8)).convert("RGB")
@@ -209,7 +247,7 @@ def _to_rgb(picture: Pillow.Image, path: Path) -> Pillow.Image:
     )
 
 
-def _missing(path: Path) -> DataError:
+def _missing(path: Source) -> DataError:
     return DataError(
         str(path),
         wanted="a picture file",
@@ -218,7 +256,7 @@ def _missing(path: Path) -> DataError:
     )
 
 
-def _damaged(path: Path, error: Exception) -> DataError:
+def _damaged(path: Source, error: Exception) -> DataError:
     kinds = ", ".join(_FORMATS)
     return DataError(
         str(path),
@@ -228,7 +266,7 @@ def _damaged(path: Path, error: Exception) -> DataError:
     )
 
 
-def _too_large(path: Path, got: str, max_pixels: int) -> DataError:
+def _too_large(path: Source, got: str, max_pixels: int) -> DataError:
     return DataError(
         str(path),
         wanted=f"at most {max_pixels} pixels",
@@ -237,5 +275,7 @@ def _too_large(path: Path, got: str, max_pixels: int) -> DataError:
     )
 
 
-def _size(path: Path) -> str:
+def _size(path: Source) -> str:
+    if isinstance(path, Span):
+        return f"{path.num_bytes} bytes"
     return f"{path.stat().st_size} bytes" if path.is_file() else "not a file"

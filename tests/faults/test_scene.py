@@ -56,7 +56,7 @@ FAULTS = {
     "other folder": (lambda r: (r / "color").rename(r / "pictures"), "7-Scenes"),
     "sens file": (
         lambda r: [shutil.rmtree(r / "color"), (r / "scene.sens").touch()],
-        "SensReader",
+        "a whole .sens header",
     ),
     "no pictures": (lambda r: [p.unlink() for p in (r / "color").iterdir()], "no frame"),
     "no poses": (lambda r: shutil.rmtree(r / "pose"), "none for 5 frames"),

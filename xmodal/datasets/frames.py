@@ -6,14 +6,48 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
+import numpy as np
+from jaxtyping import UInt16
+from numpy.typing import NDArray
+
+from lifting.lens import LensModel
 from xmodal.datasets.calibration import Matrix3, Matrix4
 from xmodal.datasets.faults import Faults
 from xmodal.errors import DataError
+from xmodal.images import Source
 
 COLOUR_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 DEPTH_SUFFIXES = (".png",)
 _DIGITS = re.compile(r"(\d+)")
+
+
+@runtime_checkable
+class StoredDepth(Protocol):
+    """Depth of one frame inside a larger file; its text is what messages call it."""
+
+    @property
+    def hw(self) -> tuple[int, int]:
+        """Height and width."""
+        ...
+
+    def stored(self) -> UInt16[NDArray[np.uint16], "H W"]:
+        """The depth as stored.
+
+        Raises:
+            DataError: If it is damaged.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Lens:
+    """Calibration of one frame: intrinsics in pixels of its picture, and OpenCV's coefficients."""
+
+    K: Matrix3
+    distortion: tuple[float, ...] = ()
+    model: LensModel = "pinhole"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -23,20 +57,23 @@ class Frame:
     Attributes:
         name: Unique in the scene; used in the names of caches and figures.
         color: Colour picture.
-        depth: Depth PNG; None in a scene without depth.
+        depth: Depth PNG, or depth inside a larger file; None in a scene without depth.
         T_world_cam: Camera pose as the files have it, or None where tracking was lost.
         label: Label picture, if the scene has one for this frame.
         time_s: Time of exposure, seconds, where the layout tells.
         pose: The file the pose came from.
+        lens: Its own calibration, which colour and depth share, where frames differ or the lens
+            bends; the layout's if None.
     """
 
     name: str
-    color: Path
-    depth: Path | None
+    color: Source
+    depth: Path | StoredDepth | None
     T_world_cam: Matrix4 | None
     label: Path | None = None
     time_s: float | None = None
     pose: Path | None = None
+    lens: Lens | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,6 +89,8 @@ class Layout:
         calibration: Files the intrinsics came from; empty for documented defaults.
         notes: What was assumed, for the report.
         repaired: Largest ||R R^T - I|| that was removed from a pose.
+        packed: Whether `calibration` holds the frames too, all in one file.
+        points_file: A cloud that the layout names.
     """
 
     kind: str
@@ -62,6 +101,8 @@ class Layout:
     calibration: tuple[Path, ...] = ()
     notes: tuple[str, ...] = field(default_factory=tuple)
     repaired: float = 0.0
+    packed: bool = False
+    points_file: Path | None = None
 
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:

@@ -7,16 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float32
 from numpy.typing import NDArray
 
 from xmodal.datasets.calibration import Matrix3, check_intrinsics, scale_intrinsics
 from xmodal.datasets.faults import Faults
-from xmodal.datasets.frames import Frame, Layout
+from xmodal.datasets.frames import Frame, Layout, StoredDepth
 from xmodal.datasets.settings import SceneSettings
 from xmodal.errors import DataError
-from xmodal.images import ImageHeader, read_depth, read_header
+from xmodal.images import ImageHeader, Source, depth_in_metres, read_depth, read_header
 
-_HeaderCheck = Callable[[Path, ImageHeader, Faults], None]
+_Picture = Source | StoredDepth
+_HeaderCheck = Callable[[_Picture, ImageHeader, Faults], None]
 
 # RGB-D sensors read from a hand's breadth to the end of a hall.
 PLAUSIBLE_DEPTH_M = (0.1, 20.0)
@@ -79,7 +81,8 @@ def inspect_frames(
         K_depth = layout.K_depth
         if K_depth is None:
             K_depth = _shared(K_color, color_hw, depth_hw, layout)
-    _check_sensor("color", K_color, color_hw, layout, settings, faults)
+    for K in _distinct([frame.lens.K for frame in frames if frame.lens is not None]) or [K_color]:
+        _check_sensor("color", K, color_hw, layout, settings, faults)
     if K_depth is not None and depth_hw is not None:
         _check_sensor("depth", K_depth, depth_hw, layout, settings, faults)
     return Sensors(K_color=K_color, color_hw=color_hw, K_depth=K_depth, depth_hw=depth_hw)
@@ -108,13 +111,13 @@ def sample_depth(
     valid: list[NDArray[np.float32]] = []
     pixels = 0
     for index in chosen:
-        depth_m = read_depth(paths[index], scale=scale, encoding=settings.depth_encoding)
+        depth_m = frame_depth(paths[index], scale=scale, settings=settings)
         pixels += depth_m.size
         valid.append(depth_m[depth_m > 0][::7])
     readings = np.concatenate(valid)
     if not readings.size:
         raise DataError(
-            str(paths[0].parent),
+            _folder(paths[0]),
             wanted="depth readings",
             got=f"none in {len(chosen)} frames",
             fix="export the depth again; 0 and 65535 mean no reading",
@@ -123,7 +126,7 @@ def sample_depth(
     low, high = PLAUSIBLE_DEPTH_M
     if not low <= median_m <= high:
         raise DataError(
-            str(paths[0].parent),
+            _folder(paths[0]),
             wanted=f"a median depth between {low:g} and {high:g} m",
             got=f"{median_m:.4g} m, reading {scale:g} stored units as one metre",
             fix=f'set "depth_scale" in scene.json to the units per metre (now {scale:g}; '
@@ -131,6 +134,16 @@ def sample_depth(
         )
     invalid = 1.0 - 7 * readings.size / pixels
     return DepthSample(invalid_fraction=min(max(invalid, 0.0), 1.0), median_m=median_m)
+
+
+def frame_depth(
+    depth: Path | StoredDepth, *, scale: float, settings: SceneSettings
+) -> Float32[NDArray[np.float32], "H W"]:
+    """Depth of one frame in metres, wherever it is stored; see `read_depth`."""
+    if isinstance(depth, StoredDepth):
+        stored = depth.stored()
+        return depth_in_metres(stored, scale=scale, encoding=settings.depth_encoding)
+    return read_depth(depth, scale=scale, encoding=settings.depth_encoding)
 
 
 def check_spread(frames: Sequence[Frame], root: Path) -> None:
@@ -150,12 +163,22 @@ def check_spread(frames: Sequence[Frame], root: Path) -> None:
         )
 
 
-def _common_size(paths: Sequence[Path], check: _HeaderCheck, faults: Faults) -> tuple[int, int]:
+def _folder(depth: Path | StoredDepth) -> str:
+    return str(depth.parent) if isinstance(depth, Path) else str(depth)
+
+
+def _header(picture: _Picture) -> ImageHeader:
+    if isinstance(picture, StoredDepth):
+        return ImageHeader(hw=picture.hw, mode="I;16", orientation=1)
+    return read_header(picture)
+
+
+def _common_size(paths: Sequence[_Picture], check: _HeaderCheck, faults: Faults) -> tuple[int, int]:
     """Size of the first readable frame; every other frame must have it."""
     hw: tuple[int, int] | None = None
     for path in paths:
         try:
-            header = read_header(path)
+            header = _header(path)
         except DataError as error:
             faults.add_error(error)
             continue
@@ -163,7 +186,7 @@ def _common_size(paths: Sequence[Path], check: _HeaderCheck, faults: Faults) -> 
         hw = hw or header.hw
         if header.hw != hw:
             faults.add(
-                path,
+                str(path),
                 wanted=f"{hw[1]} x {hw[0]} pixels like the other frames",
                 got=f"{header.hw[1]} x {header.hw[0]}",
                 fix="resize the frames to one size; the intrinsics belong to one size",
@@ -174,10 +197,10 @@ def _common_size(paths: Sequence[Path], check: _HeaderCheck, faults: Faults) -> 
     return hw
 
 
-def _check_color(path: Path, header: ImageHeader, faults: Faults) -> None:
+def _check_color(path: _Picture, header: ImageHeader, faults: Faults) -> None:
     if header.orientation != 1:
         faults.add(
-            path,
+            str(path),
             wanted="upright pixels, EXIF orientation 1",
             got=f"EXIF orientation {header.orientation}",
             fix="rotate the pixels into the file, drop the tag, and give intrinsics of the rotated "
@@ -185,14 +208,18 @@ def _check_color(path: Path, header: ImageHeader, faults: Faults) -> None:
         )
 
 
-def _check_depth(path: Path, header: ImageHeader, faults: Faults) -> None:
+def _check_depth(path: _Picture, header: ImageHeader, faults: Faults) -> None:
     if not header.mode.startswith("I;16"):
         faults.add(
-            path,
+            str(path),
             wanted="a depth PNG of one 16-bit channel",
             got=f"mode {header.mode}",
             fix="export the raw depth as 16-bit PNG; previews have lost the metres",
         )
+
+
+def _distinct(matrices: Sequence[Matrix3]) -> list[Matrix3]:
+    return list({K.tobytes(): K for K in matrices}.values())
 
 
 def _shared(

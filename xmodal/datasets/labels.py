@@ -8,9 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Int64
 from numpy.typing import NDArray
 
-from xmodal.datasets.settings import SceneSettings, read_json
+from xmodal.datasets.s3dis import S3DIS, is_room
+from xmodal.datasets.scannet import TABLE, read_segments, read_things, scannet_files, thing_labels
+from xmodal.datasets.scannet_classes import SCANNET20, SCANNET20_IDS, SCANNET200
+from xmodal.datasets.settings import LabelSet, SceneSettings, read_json
 from xmodal.errors import DataError
 from xmodal.ply import PlyCloud, read_points
 from xmodal.values import Labels
@@ -60,28 +64,122 @@ NYU40 = [
 """Names of the labels 1 to 40 in ScanNet's `*.labels.ply`; 0 is unannotated."""
 
 
-def read_labels(root: Path, settings: SceneSettings, cloud: PlyCloud) -> Labels | None:
+LABEL_SETS: Mapping[LabelSet, tuple[str, ...]] = {
+    "scannet20": SCANNET20,
+    "scannet200": SCANNET200,
+    "s3dis": S3DIS,
+}
+"""Classes by the name of their label set."""
+
+
+def read_labels(
+    root: Path, settings: SceneSettings, cloud: PlyCloud, label_set: LabelSet | None = None
+) -> Labels | None:
     """Read the labels of the given points, in their order after bad points were dropped.
 
     Args:
         root: The scene folder.
         settings: `label_ids` names the ids when there is no `classes.json`.
         cloud: The given points; labels without given points have nothing to refer to.
+        label_set: Classes to tell apart, `settings.label_set` if None. Points of other classes
+            count as unknown. ScanNet's come from its own ids, any other by name.
 
     Returns:
         The labels, or None when the scene has none.
 
     Raises:
-        DataError: If their number is not that of the points, or an id has no name.
+        DataError: If their number is not that of the points, an id has no name, or none of the
+            scene's classes is in the label set.
+    """
+    chosen = label_set or settings.label_set
+    if chosen is None:
+        return _as_stored(root, settings, cloud)
+    classes = LABEL_SETS[chosen]
+    if chosen != "s3dis" and not _has_own(root, cloud):
+        ids = _scannet_set(root, cloud, chosen)
+        return None if ids is None else _labels(ids, classes)
+    found = _as_stored(root, settings, cloud)
+    return None if found is None else _chosen(found, classes, root, chosen)
+
+
+def read_instances(root: Path, cloud: PlyCloud) -> Int64[NDArray[np.int64], " N"] | None:
+    """Number of every given point's thing, -1 for none; None when the scene does not say.
+
+    They stand in `instances.npy`, in the column `instance` of the points, or in ScanNet's files.
+
+    Raises:
+        DataError: If they do not fit the points.
     """
     kept = cloud.kept.numpy()
-    scannet = sorted(p for p in root.glob("*.labels.ply") if not p.name.startswith("."))
+    path = root / "instances.npy"
+    if path.exists():
+        return np.maximum(_one_per_point(_read_npy(path), kept, path), -1)
+    if "instance" in cloud.scalars:
+        return np.maximum(_whole(cloud.scalars["instance"], root / "points.ply"), -1)
+    files = scannet_files(root)
+    if files.aggregation is None or files.segments is None or (root / "points.ply").exists():
+        return None
+    things = read_things(files.aggregation, read_segments(files.segments, len(kept)))
+    return things.ids[kept]
+
+
+def _has_own(root: Path, cloud: PlyCloud) -> bool:
+    return (root / "labels.npy").exists() or "label" in cloud.scalars
+
+
+def _scannet_set(
+    root: Path, cloud: PlyCloud, label_set: LabelSet
+) -> Int64[NDArray[np.int64], " N"] | None:
+    """Indices into ScanNet's 20 or 200 classes; None in a scan without labels."""
+    kept = cloud.kept.numpy()
+    meshes = _labelled_meshes(root)
+    if label_set == "scannet20" and meshes:
+        position = np.full(41, -1, dtype=np.int64)
+        position[list(SCANNET20_IDS)] = np.arange(len(SCANNET20_IDS))
+        ids = _one_per_point(_scannet_ids(meshes[0]), kept, meshes[0])
+        return position[np.where((ids >= 1) & (ids <= 40), ids, 0)]
+    files = scannet_files(root)
+    if files.aggregation is None and not meshes:
+        return None
+    if files.aggregation is None or files.segments is None or files.table is None:
+        wanted = f"*.aggregation.json, *.segs.json and {TABLE}, for the classes of {label_set}"
+        found = (files.aggregation, files.segments, files.table)
+        raise _wrong(root, wanted, ", ".join(p.name for p in found if p is not None) or "none")
+    if (root / "points.ply").exists():
+        raise _wrong(root, "the mesh *_vh_clean_2.ply as the points", "points.ply")
+    things = read_things(files.aggregation, read_segments(files.segments, len(kept)))
+    return thing_labels(things, files.table, label_set)[kept]
+
+
+def _chosen(found: Labels, classes: tuple[str, ...], root: Path, label_set: str) -> Labels:
+    """Labels restricted to the classes of a label set, by their names."""
+    position = [classes.index(name) if name in classes else -1 for name in found.classes]
+    if max(position, default=-1) < 0:
+        wanted = f"labels with some of the classes of {label_set}"
+        raise _wrong(root, wanted, ", ".join(found.classes)[:80] or "no class")
+    # The last entry answers for -1, unknown.
+    return _labels(np.array([*position, -1])[found.ids.numpy()], classes)
+
+
+def _labels(ids: Int64[NDArray[np.int64], " N"], classes: tuple[str, ...]) -> Labels:
+    return Labels(ids=torch.from_numpy(ids.astype(np.int32)), classes=classes)
+
+
+def _labelled_meshes(root: Path) -> list[Path]:
+    return sorted(p for p in root.glob("*.labels.ply") if not p.name.startswith("."))
+
+
+def _as_stored(root: Path, settings: SceneSettings, cloud: PlyCloud) -> Labels | None:
+    kept = cloud.kept.numpy()
+    scannet = _labelled_meshes(root)
     if (root / "labels.npy").exists():
         source = root / "labels.npy"
         ids = _one_per_point(_read_npy(source), kept, source)
     elif "label" in cloud.scalars:
         source = root / "points.ply"
         ids = _whole(cloud.scalars["label"], source)
+        if not source.exists() and is_room(root):
+            return _labels(ids, S3DIS)
     elif scannet:
         source = scannet[0]
         ids = _one_per_point(_scannet_ids(source), kept, source)

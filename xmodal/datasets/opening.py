@@ -3,27 +3,39 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from torch import Tensor
 
 from lifting.cameras import Camera
 from xmodal.datasets.boxes import read_boxes
-from xmodal.datasets.calibration import Matrix3, Matrix4
+from xmodal.datasets.calibration import Matrix3, Matrix4, scale_intrinsics
+from xmodal.datasets.clouds import cloud_files, given_cloud
 from xmodal.datasets.consistency import check_pose_direction
 from xmodal.datasets.faults import Faults
-from xmodal.datasets.frames import Frame, Layout
-from xmodal.datasets.inspect import Sensors, check_spread, inspect_frames, sample_depth
+from xmodal.datasets.frames import Frame, Layout, Lens
+from xmodal.datasets.inspect import (
+    Sensors,
+    check_spread,
+    frame_depth,
+    inspect_frames,
+    sample_depth,
+)
 from xmodal.datasets.layouts import read_layout
-from xmodal.datasets.scene import Scene, SceneReport
-from xmodal.datasets.settings import SceneSettings, read_settings
+from xmodal.datasets.scannet import axis_alignment, scannet_files
+from xmodal.datasets.scene import Scene, SceneReport, no_points
+from xmodal.datasets.settings import LabelSet, SceneSettings, read_settings
 from xmodal.datasets.views import LabelMap, LazyViews
 from xmodal.errors import DataError, UsageError
-from xmodal.images import read_depth, read_header, read_label_map, read_rgb
+from xmodal.images import read_header, read_label_map, read_rgb
 from xmodal.values import Depth, Image
+
+Need = Literal["views", "points"]
 
 
 def open_scene(
@@ -31,20 +43,27 @@ def open_scene(
     *,
     voxel_m: float = 0.02,
     max_frames: int | None = None,
+    label_set: LabelSet | None = None,
+    need: Collection[Need] = ("views", "points"),
 ) -> Scene:
-    """Open a posed RGB-D scene of any known layout and check it; frames are decoded on access.
+    """Open a scene of any known layout and check it; frames are decoded on access.
 
-    Layouts: the posed RGB-D folder (also a ScanNet export), 7-Scenes, Replica, TUM. Frames are
-    ordered by name as a person would (2 before 10). Frames whose pose has infinite or NaN entries
-    are dropped and counted in `report`.
+    Layouts: the posed RGB-D folder (also a ScanNet export), ScanNet's `.sens`, 7-Scenes, Replica,
+    TUM, `transforms.json`; and, where points are all that is needed, a room of S3DIS or a folder
+    with `points.ply`. Frames are ordered by name as a person would (2 before 10). Frames whose pose
+    has infinite or NaN entries are dropped and counted in `report`.
 
     Args:
         path: The scene folder.
         voxel_m: Voxel side for points fused from depth, when the scene has no points; metres.
         max_frames: Use at most this many frames, evenly spaced.
+        label_set: Classes of the point labels; those of `scene.json` or of the files if None.
+        need: What the scene must have. Without `views` a cloud alone will do, without `points`
+            colour pictures alone (`cloud()` is then an error).
 
     Returns:
-        The scene. Camera axes are OpenCV's; the world is that of the poses, after `axis_align`.
+        The scene. Camera axes are OpenCV's; the world is that of the poses, after `axis_align`, or
+        where there is none after ScanNet's `axisAlignment`.
 
     Raises:
         DataError: If the folder is missing or of no known layout, or if anything in it is damaged
@@ -57,63 +76,114 @@ def open_scene(
         raise _usage("max_frames", "at least 1", max_frames)
     root = Path(path).expanduser().resolve()
     faults = Faults(root)
-    layout = read_layout(root, faults)
+    layout = read_layout(root, faults, need_views="views" in need)
     settings, unknown = read_settings(root)
     frames = _usable(layout, root, faults)
     used = _evenly(frames, max_frames)
+    world = _world(root, settings)
+    points_file = given_cloud(root, layout.points_file)
+    segments = scannet_files(root).segments if _is_mesh(points_file) else None
+    scene = Scene(
+        name=root.name,
+        root=root,
+        images=LazyViews(_nothing, cameras=(), names=()),
+        depths=None,
+        label_maps=None,
+        label_names=dict(settings.label_ids),
+        boxes={},
+        up=world.up,
+        voxel_m=voxel_m,
+        report=SceneReport(
+            layout=layout.kind,
+            frames_found=len(layout.frames),
+            frames_used=len(used),
+            dropped_poses=tuple(f.name for f in layout.frames if f.T_world_cam is None),
+            notes=(*_notes(layout, unknown), *world.notes),
+        ),
+        settings=settings,
+        points_file=points_file,
+        T_world_files=world.T,
+        files=(*_files(used, layout, root, points_file, segments), *world.files),
+        packed=layout.packed,
+        label_set=label_set,
+        segments_file=segments,
+    )
+    return _with_views(scene, layout, used, faults, need=need) if used else scene
+
+
+def _with_views(
+    scene: Scene, layout: Layout, used: list[Frame], faults: Faults, *, need: Collection[Need]
+) -> Scene:
+    """The scene with its frames, after they were checked."""
+    root, settings, T = scene.root, scene.settings, scene.T_world_files
     sensors = inspect_frames(used, layout, settings, faults)
     faults.check()
     check_spread(used, root)
-    points_file = _points_file(root)
-    if sensors.K_depth is None and points_file is None:
-        raise DataError(
-            str(root),
-            wanted="depth/ to fuse points from, or points.ply to lift to",
-            got="colour frames and poses alone",
-            fix="add depth maps (16-bit PNG), or points.ply in the frame of the poses",
-        )
+    if sensors.K_depth is None and scene.points_file is None and "points" in need:
+        raise no_points(root)
     scale = settings.depth_scale or layout.depth_scale
     sample = sample_depth(used, scale=scale, settings=settings)
-    report = SceneReport(
-        layout=layout.kind,
-        frames_found=len(layout.frames),
-        frames_used=len(used),
-        dropped_poses=tuple(f.name for f in layout.frames if f.T_world_cam is None),
-        invalid_depth=None if sample is None else sample.invalid_fraction,
-        median_depth_m=None if sample is None else sample.median_m,
-        notes=_notes(layout, unknown),
-    )
+    if sample is not None:
+        scene.report.invalid_depth = sample.invalid_fraction
+        scene.report.median_depth_m = sample.median_m
     names = [frame.name for frame in layout.frames]
     boxes = read_boxes(root, settings, names=names, hw=sensors.color_hw)
     in_use = {frame.name for frame in used}
-    T = np.eye(4) if settings.axis_align is None else np.array(settings.axis_align)
     images = _images(used, sensors, T)
     depths = _depths(used, sensors, T, scale=scale, settings=settings)
     if depths is not None:
         check_pose_direction(depths, root)
-    return Scene(
-        name=root.name,
-        root=root,
+    return replace(
+        scene,
         images=images,
         depths=depths,
         label_maps=_label_maps(used, images, depths),
-        label_names=dict(settings.label_ids),
         boxes={name: found for name, found in boxes.items() if name in in_use},
-        up=None if settings.up is None else torch.tensor(settings.up, dtype=torch.float32),
-        voxel_m=voxel_m,
-        report=report,
-        settings=settings,
-        points_file=points_file,
-        T_world_files=T,
-        files=_files(used, layout, root, points_file),
     )
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _World:
+    T: Matrix4
+    up: Tensor | None
+    files: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def _world(root: Path, settings: SceneSettings) -> _World:
+    """The world that the scene is used in, by `scene.json`, else by ScanNet's own alignment."""
+    up = None if settings.up is None else torch.tensor(settings.up, dtype=torch.float32)
+    if settings.axis_align is not None:
+        return _World(T=np.array(settings.axis_align), up=up)
+    info = scannet_files(root).info
+    aligned = None if info is None else axis_alignment(info)
+    if info is None or aligned is None:
+        return _World(T=np.eye(4), up=up)
+    return _World(
+        T=aligned,
+        up=torch.tensor((0.0, 0.0, 1.0)) if up is None else up,
+        files=(info,),
+        notes=(f"axisAlignment of {info.name} applied",),
+    )
+
+
+def _is_mesh(points_file: Path | None) -> bool:
+    return points_file is not None and points_file.name.endswith("_vh_clean_2.ply")
+
+
+def _nothing(index: int) -> Image:
+    raise IndexError(f"view {index} of a scene without views")
+
+
 def _usable(layout: Layout, root: Path, faults: Faults) -> list[Frame]:
-    """Frames with a pose. Faults so far come first: they are the likely cause of having none."""
+    """Frames with a pose; none in a scene of points alone.
+
+    Faults so far come first: they are the likely cause of having none.
+    """
     frames = [frame for frame in layout.frames if frame.T_world_cam is not None]
     if not frames:
         faults.check()
+    if not frames and layout.frames:
         raise DataError(
             str(root),
             wanted="at least one frame with a finite pose",
@@ -130,20 +200,6 @@ def _evenly(frames: list[Frame], max_frames: int | None) -> list[Frame]:
     return [frames[i] for i in chosen]
 
 
-def _points_file(root: Path) -> Path | None:
-    if (root / "points.ply").exists():
-        return root / "points.ply"
-    found = sorted(p for p in root.glob("*_vh_clean_2.ply") if not p.name.startswith("."))
-    if len(found) > 1:
-        raise DataError(
-            str(root),
-            wanted="at most one cloud",
-            got=", ".join(p.name for p in found),
-            fix="keep the one to lift to, or name it points.ply",
-        )
-    return found[0] if found else None
-
-
 def _notes(layout: Layout, unknown: Sequence[str]) -> tuple[str, ...]:
     notes = list(layout.notes)
     # Below this the rotation was exact to the digits of the file.
@@ -154,18 +210,28 @@ def _notes(layout: Layout, unknown: Sequence[str]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _camera(K: Matrix3, T: NDArray[np.float64], frame: Frame, hw: tuple[int, int]) -> Camera:
+def _camera(
+    K: Matrix3, T: Matrix4, frame: Frame, hw: tuple[int, int], from_hw: tuple[int, int]
+) -> Camera:
+    """The camera of a frame: `K` belongs to `hw`, a lens of the frame's own to `from_hw`."""
     assert frame.T_world_cam is not None, "frames without a pose were dropped"
+    lens = Lens(K=K)
+    if frame.lens is not None:
+        scaled = scale_intrinsics(frame.lens.K, from_hw=from_hw, to_hw=hw)
+        lens = replace(frame.lens, K=scaled)
     return Camera(
-        K=torch.from_numpy(K).float(),
+        K=torch.from_numpy(lens.K).float(),
         T_world_cam=torch.from_numpy(T @ frame.T_world_cam).float(),
         hw=hw,
+        distortion=torch.tensor(lens.distortion) if lens.distortion else None,
+        model=lens.model,
         time_s=frame.time_s,
     )
 
 
 def _images(frames: Sequence[Frame], sensors: Sensors, T: Matrix4) -> LazyViews[Image]:
-    cameras = [_camera(sensors.K_color, T, frame, sensors.color_hw) for frame in frames]
+    hw = sensors.color_hw
+    cameras = [_camera(sensors.K_color, T, frame, hw, hw) for frame in frames]
 
     def load(index: int) -> Image:
         rgb = torch.from_numpy(read_rgb(frames[index].color)).permute(2, 0, 1)
@@ -186,11 +252,12 @@ def _depths(
 ) -> LazyViews[Depth] | None:
     if sensors.K_depth is None or sensors.depth_hw is None:
         return None
-    cameras = [_camera(sensors.K_depth, T, frame, sensors.depth_hw) for frame in frames]
+    hw, color_hw = sensors.depth_hw, sensors.color_hw
+    cameras = [_camera(sensors.K_depth, T, frame, hw, color_hw) for frame in frames]
     paths = [frame.depth for frame in frames if frame.depth is not None]
 
     def load(index: int) -> Depth:
-        depth_m = read_depth(paths[index], scale=scale, encoding=settings.depth_encoding)
+        depth_m = frame_depth(paths[index], scale=scale, settings=settings)
         return Depth(
             depth_m=torch.from_numpy(depth_m), camera=cameras[index], name=frames[index].name
         )
@@ -227,13 +294,18 @@ def _label_maps(
 
 
 def _files(
-    frames: Sequence[Frame], layout: Layout, root: Path, points_file: Path | None
+    frames: Sequence[Frame],
+    layout: Layout,
+    root: Path,
+    points_file: Path | None,
+    segments: Path | None,
 ) -> tuple[Path, ...]:
     """Everything that features and points depend on, in a fixed order."""
-    per_frame = [p for f in frames for p in (f.color, f.depth, f.pose) if p is not None]
+    per_frame = [p for f in frames for p in (f.color, f.depth, f.pose) if isinstance(p, Path)]
     settings = [root / "scene.json"] if (root / "scene.json").exists() else []
-    points = [] if points_file is None else [points_file]
-    return (*per_frame, *layout.calibration, *settings, *points)
+    points = () if points_file is None else cloud_files(points_file)
+    parts = () if segments is None else (segments,)
+    return (*per_frame, *layout.calibration, *settings, *points, *parts)
 
 
 def _usage(name: str, wanted: str, got: object) -> UsageError:

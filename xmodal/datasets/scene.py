@@ -1,28 +1,30 @@
-"""A posed RGB-D scene: lazy views, a cloud, and whatever truth comes with them."""
+"""A scene: lazy views, a cloud, and whatever truth comes with them."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float64, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
 from lifting.cameras import project
 from xmodal.atomic import sha256_file
 from xmodal.datasets.boxes import FrameBoxes
+from xmodal.datasets.clouds import read_cloud
 from xmodal.datasets.fusion import fuse_depth
-from xmodal.datasets.labels import read_labels
-from xmodal.datasets.settings import SceneSettings
+from xmodal.datasets.labels import read_instances, read_labels
+from xmodal.datasets.scannet import read_segments
+from xmodal.datasets.settings import LabelSet, SceneSettings
 from xmodal.datasets.views import LabelMap, LazyViews
 from xmodal.errors import DataError
-from xmodal.ply import PlyCloud, read_points
+from xmodal.ply import PlyCloud
 from xmodal.values import Depth, Image, Labels, Points
 
 Progress = Callable[[int, int], None]
@@ -72,12 +74,12 @@ class SceneReport:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scene:
-    """A posed RGB-D scene on disk. Nothing is decoded before it is asked for.
+    """A scene on disk: posed pictures, points, or both. Nothing is decoded before it is asked for.
 
     Attributes:
         name: Name of the folder.
         root: The folder.
-        images: Colour views.
+        images: Colour views; none in a scene of points alone.
         depths: Depth views of the same frames in the same order; None in a colour-only scene.
         label_maps: Label pictures of the frames that have one; None when there are none.
         label_names: Names of the ids in `label_maps`.
@@ -86,9 +88,12 @@ class Scene:
         voxel_m: Voxel side for fusing points from depth, metres.
         report: What was dropped, counted.
         settings: `scene.json`.
-        points_file: Points that came with the scene, or None.
+        points_file: Points that came with the scene (a folder for a room of S3DIS), or None.
         T_world_files: From the world of the files to the world used here (`axis_align`).
         files: Everything the fingerprint covers, in order.
+        packed: Whether all frames lie in one file, so that their names tell which are in use.
+        label_set: Classes of `labels()`; those of the files if None.
+        segments_file: Super-points of the given points, or None.
     """
 
     name: str
@@ -105,6 +110,9 @@ class Scene:
     points_file: Path | None
     T_world_files: Float64[NDArray[np.float64], "4 4"]
     files: tuple[Path, ...]
+    packed: bool = False
+    label_set: LabelSet | None = None
+    segments_file: Path | None = None
     _made: Points | None = field(default=None, init=False, repr=False)
 
     @cached_property
@@ -120,6 +128,8 @@ class Scene:
             name = path.relative_to(self.root) if path.is_relative_to(self.root) else path.name
             entry = f"{name}\0{path.stat().st_size}\0{sha256_file(path)}\n"
             digest.update(entry.encode())
+        if self.packed:
+            digest.update(f"frames {' '.join(self.images.names)}\n".encode())
         if self.points_file is None:
             digest.update(f"voxel_m {self.voxel_m!r}\n".encode())
         return digest.hexdigest()
@@ -131,8 +141,9 @@ class Scene:
     def cloud(self, progress: Progress | None = None) -> Points:
         """The points to lift to, in the world frame: those given, or else fused from depth.
 
-        Given points (`points.ply`, or ScanNet's `*_vh_clean_2.ply`) keep their order; those that
-        are not finite are dropped and counted. Fused points are the average of the depth readings
+        Given points (`points.ply`, ScanNet's `*_vh_clean_2.ply`, a room of S3DIS) keep their order;
+        those that are not finite are dropped and counted. ScanNet's super-points, where they are
+        there, become `segments`. Fused points are the average of the depth readings
         per voxel, weighted by inverse variance, with colours and normals: see
         `xmodal.datasets.fusion` for why not a TSDF. Computed once.
 
@@ -156,7 +167,7 @@ class Scene:
             DataError: If the labels do not fit the points, or refer to points that were not given.
         """
         if self._given is not None:
-            return read_labels(self.root, self.settings, self._given)
+            return read_labels(self.root, self.settings, self._given, self.label_set)
         found = [
             p for p in (self.root / "labels.npy", *self.root.glob("*.labels.ply")) if p.exists()
         ]
@@ -169,12 +180,22 @@ class Scene:
             )
         return None
 
+    def instances(self) -> Int64[Tensor, " N"] | None:
+        """Number of the thing of every point of `cloud()`, -1 for none; None when unknown.
+
+        Raises:
+            DataError: If the things do not fit the points.
+        """
+        ids = None if self._given is None else read_instances(self.root, self._given)
+        return None if ids is None else torch.from_numpy(ids)
+
     @cached_property
     def _given(self) -> PlyCloud | None:
-        return None if self.points_file is None else read_points(self.points_file)
+        return None if self.points_file is None else read_cloud(self.points_file)
 
     def _fuse(self, progress: Progress | None) -> Points:
-        assert self.depths is not None, "open_scene asks for depth where there are no points"
+        if self.depths is None:
+            raise no_points(self.root)
         try:
             fused = fuse_depth(self.images, self.depths, voxel_m=self.voxel_m, progress=progress)
         except ValueError as error:
@@ -204,6 +225,10 @@ class Scene:
     def _check_given(self, given: PlyCloud) -> Points:
         self.report.dropped_points = given.num_dropped
         points = _moved(given.points, self.T_world_files)
+        if self.segments_file is not None:
+            found = read_segments(self.segments_file, len(given.kept))
+            numbered = np.unique(found, return_inverse=True)[1][given.kept.numpy()]
+            points = replace(points, segments=torch.from_numpy(numbered))
         if not len(points.xyz):
             raise DataError(
                 str(self.points_file),
@@ -212,6 +237,8 @@ class Scene:
                 fix="export the cloud again, or remove it to fuse points from depth",
             )
         cameras = self.images.cameras
+        if not cameras:
+            return points
         step = max(1, len(cameras) // 16)
         # A cloud and poses in different frames or units would lift nothing, or worse, something.
         if not any(bool(project(points.xyz, c).in_image.any()) for c in cameras[::step]):
@@ -224,6 +251,16 @@ class Scene:
                 fix="bring points and poses into one frame (axis_align applies to both)",
             )
         return points
+
+
+def no_points(root: Path) -> DataError:
+    """The error for a scene of colour pictures that is asked for points."""
+    return DataError(
+        str(root),
+        wanted="depth/ to fuse points from, or points.ply to lift to",
+        got="colour frames and poses alone",
+        fix="add depth maps (16-bit PNG), or points.ply in the frame of the poses",
+    )
 
 
 def _moved(points: Points, T: NDArray[np.float64]) -> Points:

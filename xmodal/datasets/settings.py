@@ -26,6 +26,10 @@ _RIGID_TOLERANCE = 5e-3
 Number = Annotated[float, Field(strict=False, allow_inf_nan=False)]
 
 
+LabelSet = Literal["scannet20", "scannet200", "s3dis"]
+"""Classes that data sets are compared by."""
+
+
 class SceneSettings(BaseModel):
     """The keys of `scene.json`; all are optional.
 
@@ -40,6 +44,8 @@ class SceneSettings(BaseModel):
         label_ids: Names of the ids in `label/` and, without `classes.json`, of the point labels.
         intrinsic_hw: Height and width the intrinsics were calibrated for, when the frames were
             resized afterwards.
+        label_set: Which classes the point labels are told apart by: `scannet20`, `scannet200`,
+            `s3dis`; those of the files if None.
         cropped: True when the principal point is off-centre because the frames are crops.
         world: How a generated world was made (seed, options, object poses); not used in reading.
     """
@@ -53,6 +59,7 @@ class SceneSettings(BaseModel):
     boxes: dict[str, Any] | str | None = None
     label_ids: dict[int, str] = Field(default_factory=dict)
     intrinsic_hw: tuple[int, int] | None = None
+    label_set: LabelSet | None = None
     cropped: bool = False
     world: dict[str, Any] | None = None
 
@@ -125,16 +132,20 @@ def read_settings(root: Path) -> tuple[SceneSettings, tuple[str, ...]]:
         raise _wrong(path, "valid scene settings", "; ".join(problems)) from error
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, *, max_bytes: int = _MAX_BYTES) -> Any:
     """Read a small JSON file.
 
+    Args:
+        path: The file.
+        max_bytes: Larger files are not read.
+
     Raises:
-        DataError: If it is missing, larger than 10 MB, not UTF-8, not JSON, nests too deeply or
+        DataError: If it is missing, larger than that, not UTF-8, not JSON, nests too deeply or
             has a key twice.
     """
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise _wrong(path, f"at most {_MAX_BYTES} bytes", f"{path.stat().st_size} bytes")
+        if path.stat().st_size > max_bytes:
+            raise _wrong(path, f"at most {max_bytes} bytes", f"{path.stat().st_size} bytes")
         return json.loads(path.read_bytes(), object_pairs_hook=_unique)
     except (OSError, ValueError, RecursionError) as error:
         raise _wrong(path, "a readable JSON file", f"{type(error).__name__}: {error}") from error
