@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import subprocess
@@ -30,6 +31,23 @@ for generation in range(int(sys.argv[2]), 10**9, 2):
 """
 
 
+_NURSERY = """
+import os
+import sys
+from pathlib import Path
+from tests.faults.test_store_writing import write
+print("ready", flush=True)
+for line in sys.stdin:
+    writer = os.fork()
+    if writer == 0:
+        for generation in range(int(line), 10**9):
+            write(Path(sys.argv[1]), generation % 1000)
+    print(writer, flush=True)
+    os.waitpid(writer, 0)
+    print("gone", flush=True)
+"""
+
+
 def write(path: Path, value: int) -> None:
     described = FeatureInfo(
         teacher=str(value), space="raw", channels=CHANNELS, num_points=NUM, num_valid=NUM,
@@ -55,11 +73,11 @@ def check(path: Path) -> int:
     return value
 
 
-def start(path: Path, first: int) -> subprocess.Popen[str]:
+def start(path: Path, first: int, program: str = _WRITER) -> subprocess.Popen[str]:
     root = Path(__file__).resolve().parents[2]
     child = subprocess.Popen(
-        [sys.executable, "-c", _WRITER, str(path), str(first)],
-        cwd=root, stdout=subprocess.PIPE, text=True,
+        [sys.executable, "-c", program, str(path), str(first)],
+        cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert child.stdout is not None
     assert child.stdout.readline().strip() == "ready"
@@ -69,8 +87,9 @@ def start(path: Path, first: int) -> subprocess.Popen[str]:
 def stop(child: subprocess.Popen[str]) -> None:
     child.send_signal(signal.SIGKILL)
     child.wait()
-    assert child.stdout is not None
-    child.stdout.close()
+    for pipe in (child.stdin, child.stdout):
+        assert pipe is not None
+        pipe.close()
 
 
 def test_readers_see_one_generation_while_two_writers_write(tmp_path: Path) -> None:
@@ -92,18 +111,27 @@ def test_readers_see_one_generation_while_two_writers_write(tmp_path: Path) -> N
 def kill_writers(path: Path, trials: int) -> None:
     write(path, 1)
     rng = random.Random(0)
-    for _ in range(trials):
-        before = check(path)
-        child = start(path, before + 1)
-        time.sleep(rng.uniform(0, 0.1))
-        stop(child)
-        check(path)
+    # One process imports everything once and forks a writer for each trial.
+    nursery = start(path, 0, _NURSERY)
+    assert nursery.stdin is not None
+    assert nursery.stdout is not None
+    try:
+        for _ in range(trials):
+            nursery.stdin.write(f"{check(path) + 1}\n")
+            nursery.stdin.flush()
+            writer = int(nursery.stdout.readline())
+            time.sleep(rng.uniform(0, 0.1))
+            os.kill(writer, signal.SIGKILL)
+            assert nursery.stdout.readline().strip() == "gone"
+            check(path)
+    finally:
+        stop(nursery)
     remove_leftovers(path / "features")
     assert sorted(p.name for p in (path / "features").iterdir()) == [".lock", "lifted"]
 
 
 def test_a_killed_writer_leaves_the_old_store_or_the_new(tmp_path: Path) -> None:
-    kill_writers(tmp_path, 2)
+    kill_writers(tmp_path, 5)
 
 
 @pytest.mark.slow
