@@ -45,6 +45,9 @@ _WORLD_LABELS = names_of("test")
 class Arm:
     """A student and how it learns; the defaults were chosen on the dev scenes.
 
+    mIoU there, by steps and learning rate: 500 steps 0.354 (0.01), 0.419 (0.004), 0.442 (0.002);
+    1000 steps 0.692 (0.01), 0.696 (0.004); 1000 steps of half the points 0.373 (0.006).
+
     Attributes:
         target: Learn the `lifted` rows, or the `truth`: one-hot rows of the labels.
         lift: Which lifted rows.
@@ -72,11 +75,11 @@ class Arm:
     start: str | None = None
     trained: Literal["all", "last"] = "all"
     judged: tuple[str, ...] = ("test", "novel")
-    steps: int = 300
+    steps: int = 1000
     crop_points: int = 12288
     crops: int = 3
     loss_rows: int = 4096
-    lr: float = 1e-2
+    lr: float = 4e-3
     voxel_m: float = 0.02
     seed: int = 0
 

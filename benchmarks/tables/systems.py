@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks.tables.jobs import Job, run_jobs
 from benchmarks.tables.record import ResultRecord, record, table
 from benchmarks.tables.scenes import (
@@ -20,7 +22,7 @@ from benchmarks.tables.scenes import (
 from benchmarks.tables.scoring import Measured, judge_lifted, stacked
 from benchmarks.tables.world import SPLITS, lift_jobs
 from xmodal.atomic import write_text
-from xmodal.config.runfile import load_run
+from xmodal.config.runfile import RunFile, load_run
 from xmodal.runs.evaluate import EvalRequest
 from xmodal.runs.evaluate.clusters import cluster_tables
 from xmodal.runs.evaluate.segmentation import segmentation
@@ -106,46 +108,63 @@ def _columns(mine: Mapping[str, Measured], base: Mapping[str, Measured]) -> list
 
 
 def run_system(work: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Job: one system from its run file to its answers; setting `system`."""
+    """Job: one system from its run file to its answers.
+
+    Settings: `system`; `scenes` (folders, instead of the run file's) and `steps` for a trial.
+    """
     name = settings["system"]
     out, runfile = work / "systems" / name, work / "systems" / f"{name}.yaml"
     runfile.parent.mkdir(parents=True, exist_ok=True)
     spec = load_run(_RUNS / f"{name}.yaml")
-    patterns = spec.data.scene
-    patterns = (patterns,) if isinstance(patterns, str) else patterns
-    # Scenes of the dev split lie beside the others and are nobody's to train on.
-    here = [p.replace("data/world/*", "data/world/t*").replace("data/world", str(work / "worlds"))
-            for p in patterns]  # fmt: skip
-    if any("/t*" in p for p in here):
-        here.append(str(work / "worlds" / "novel-*"))
-    spec = replace(spec, data=replace(spec.data, scene=tuple(here)))
+    scenes = settings.get("scenes") or [p.name for p in _here(spec, work).data.scenes]
+    folders = tuple(str(work / "worlds" / scene) for scene in scenes)
+    spec = replace(spec, data=replace(spec.data, scene=folders))
+    if "steps" in settings:
+        steps = settings["steps"]
+        spec = replace(
+            spec,
+            optimiser=replace(spec.optimiser, steps=steps),
+            stages=tuple(replace(stage, steps=steps) for stage in spec.stages),
+        )
     write_text(runfile, spec.to_yaml())
-    if spec.graph.students():
-        train_run(TrainRequest(runfile=runfile, out=out, again=True), silent)
-        steps = spec.steps
+    trained = bool(spec.graph.students())
+    if trained:
+        train_run(TrainRequest(runfile=runfile, out=out, again=True, overwrite=True), silent)
     else:
-        lift_run(LiftRequest(source=runfile, out=out), silent)
-        steps = 0
-    result: dict[str, Any] = {"tables": {}, "clusters": {}, "steps": steps}
-    wordless = name == _WORDLESS
-    judge = _judge_clusters if wordless else _judge_words
-    judge(out, steps > 0, result)
+        lift_run(LiftRequest(source=runfile, out=out, overwrite=True), silent)
+    result: dict[str, Any] = {"tables": {}, "clusters": {}, "steps": spec.steps * trained}
+    judge = _judge_clusters if name == _WORDLESS else _judge_words
+    judge(out, trained, result)
     manifest = Run(out).manifest()
-    result["run"] = {k: manifest.get(k) for k in ("train_seconds", "train_peak_mb", "frames")}
+    result["run"] = {k: manifest.get(k) for k in ("train_seconds", "train_peak_mb")}
     shutil.rmtree(out)
     return result
 
 
+def _here(spec: RunFile, work: Path) -> RunFile:
+    """The run over the scenes of the work folder; scenes kept for choices are nobody's."""
+    given = spec.data.scene
+    patterns = (given,) if isinstance(given, str) else given
+    moved = [pattern.replace("data/world/", f"{work / 'worlds'}/") for pattern in patterns]
+    found = replace(spec, data=replace(spec.data, scene=tuple(moved))).data.scenes
+    kept = tuple(str(path) for path in found if split_of(path.name) != "dev")
+    return replace(spec, data=replace(spec.data, scene=kept))
+
+
 def _judge_words(out: Path, trained: bool, result: dict[str, Any]) -> None:
     for split in SPLITS:
-        names = names_of(split)
-        request = EvalRequest(run=out, out=out, names=names, split="test" if trained else None)
+        request = EvalRequest(run=out, out=out, split="test" if trained else None)
         subjects = [s for s in collect(request, silent) if split_of(s.name) == split]
-        found = segmentation(subjects, request, silent).results["3d"]
+        known = {name for subject in subjects for name in subject.classes}
+        names = tuple(name for name in names_of(split) if name in known)
+        found = segmentation(subjects, replace(request, names=names), silent).results["3d"]
+        places = [*(names_of(split).index(name) for name in names), len(names_of(split))]
         for arm, tallies in found.tallies.items():
             tables = result["tables"].setdefault(arm, {})
             for subject, one in zip(subjects, tallies, strict=True):
-                tables[subject.name] = one.confusion.tolist()
+                whole = np.zeros((len(names_of(split)) + 1,) * 2, dtype=np.int64)
+                whole[np.ix_(places, places)] = one.confusion
+                tables[subject.name] = whole.tolist()
 
 
 def _judge_clusters(out: Path, trained: bool, result: dict[str, Any]) -> None:

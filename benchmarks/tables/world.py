@@ -66,18 +66,23 @@ def lift_jobs(*, masks: bool = True) -> list[Job]:
 def make(work: Path, workers: int) -> ResultRecord:
     """Lift, train, judge."""
     ensure_worlds(work)
-    run_jobs(lift_jobs(), work, workers)
-    jobs = judging_jobs() + [
+    run_jobs(lift_jobs(masks=False), work, workers)
+    students = [
         arm_with_seed(arm, seed).job(f"student/{name}/{seed}")
         for seed in SEEDS
         for name, arm in _STUDENTS.items()
     ]
-    results = run_jobs(jobs, work, workers)
+    # Masks come last: they cost the most and nothing else needs them.
+    last = [job for job in judging_jobs() if job.name.endswith("/masks")]
+    first = [job for job in judging_jobs() if job not in last]
+    results = run_jobs([*first, *students], work, workers)
+    run_jobs(lift_jobs(), work, workers)
+    results |= run_jobs(last, work, workers)
     arms = {
         split: {arm: measured(results, *where, split) for arm, where in _ARMS.items()}
         for split in SPLITS
     }
-    first = results["student/colour/0"]
+    one = results["student/colour/0"]
     return record(
         "world",
         [_summary(arms), *(_objects(arms[split], split) for split in SPLITS), _students(results)],
@@ -85,7 +90,7 @@ def make(work: Path, workers: int) -> ResultRecord:
         seeds=SEEDS,
         sizes={
             "training scenes": _STUDENTS["colour"].scenes,
-            "training points": first["points"],
+            "training points": one["points"],
             "test scenes": len(scene_names("test")),
             "novel scenes": len(scene_names("novel")),
             "views each": 8,
