@@ -116,6 +116,8 @@ def _lift_to_insert(plan: Plan, source: str, student: str) -> str:
             ports = ports_of(op_class("lift", name))
             if target not in ports.gives or plan.kind(start) is None or start in geometry:
                 continue
+            if any(port.many for port in ports.inputs):
+                continue  # weighs teachers that stand on the same points already
             extra = [n for n in helpers if n not in (start, *geometry)]
             for sources in _tries(start, extra, geometry):
                 kinds: list[Kind] = [kind for n in sources if (kind := plan.kind(n)) is not None]
