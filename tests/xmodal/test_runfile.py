@@ -82,7 +82,7 @@ def test_the_optimiser_is_what_training_takes() -> None:
     own = {f.name: getattr(Optimiser(), f.name) for f in fields(Optimiser) if f.name != "augment"}
     theirs = {f.name: getattr(TrainOptions(), f.name) for f in fields(TrainOptions)}
     assert {name: theirs[name] for name in own} == own
-    assert set(theirs) - set(own) == {"augment", "seed", "device"}
+    assert set(theirs) - set(own) == {"augment", "seed", "device", "stages"}
     for part in fields(Augment):
         assert getattr(Augment(), part.name) == getattr(Augmentation(), part.name)
     assert len(fields(Augment)) == len(fields(Augmentation))

@@ -26,6 +26,8 @@ from xmodal.train.options import Average
 from xmodal.values import Points
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from xmodal.graph import Edge
 
 # Points that a head sees at once: 1000 columns of them are 260 MB.
