@@ -357,7 +357,7 @@ def test_other_options_are_not_resumed(tmp_path: Path, change: Any, named: str) 
 
 def test_another_student_is_not_resumed(tmp_path: Path) -> None:
     train(tmp_path)
-    with pytest.raises(UsageError, match="students.student.width: 32 then, 16 now"):
+    with pytest.raises(UsageError, match=r"students\.student\.width: 32 then, 16 now"):
         train(tmp_path, student(PointMlp(width=16, depth=2, inputs=LOCAL)), resume=True)
 
 

@@ -10,8 +10,8 @@ from torch.nn import functional
 
 # Two passes of a box of three cells along each axis give the weights 1 2 3 2 1 over 9.
 _SMOOTH = (1.0, 2.0, 3.0, 2.0, 1.0)
-# What those passes leave of the variance of white noise: (19 / 81) ** (3 / 2).
-_LEFT = (sum(w * w for w in _SMOOTH) / sum(_SMOOTH) ** 2) ** 1.5
+# What those passes leave of the variance of white noise: 19 / 81 along each axis.
+_LEFT = (sum(w * w for w in _SMOOTH) / sum(_SMOOTH) ** 2) ** 3
 # A finer grid than this would cost more than the network: 3 numbers for each of 4 million nodes.
 _MAX_NODES = 4_000_000
 
