@@ -76,3 +76,26 @@ def test_inverted_poses_of_real_scenes_are_refused(tmp_path, name):
         np.savetxt(tmp_path / "pose" / path.name, np.linalg.inv(np.loadtxt(path)))
     with pytest.raises(DataError, match="invert every pose matrix"):
         open_scene(tmp_path)
+
+
+def test_fox_in_transforms_json():
+    """The cameras of a capture that goes round a thing: their axes meet in front of all of them."""
+    scene = open_scene(Path(str(DATA)) / "fox_half", need=["views"])
+    assert scene.report.layout == "transforms.json"
+    assert scene.report.frames_used == 50
+    assert scene.depths is None
+    image = scene.images[7]
+    assert image.rgb.shape == (3, 960, 540)
+    assert float(image.camera.K[0, 0]) == pytest.approx(687.76)
+    assert image.camera.distortion.tolist() == pytest.approx(
+        [0.0578421, -0.0805099, -0.000980296, 0.00015575]
+    )
+    poses = torch.stack([camera.T_world_cam for camera in scene.images.cameras]).double()
+    centre, axis = poses[:, :3, 3], poses[:, :3, 2]
+    across = torch.eye(3, dtype=torch.float64) - axis[:, :, None] * axis[:, None, :]
+    meeting = torch.linalg.solve(across.sum(0), (across @ centre[:, :, None]).sum(0)[:, 0])
+    seen = [project(meeting[None].float(), camera) for camera in scene.images.cameras]
+    assert np.mean([bool(one.in_image[0]) for one in seen]) > 0.9
+    # Upright pictures: y of the camera points down, against the mean up of the capture.
+    up = -poses[:, :3, 1].mean(0)
+    assert float(up.norm()) > 0.7

@@ -1,7 +1,9 @@
-"""Posed RGB-D scenes as lazy values: `open_scene`."""
+"""Scenes of pictures and points as lazy values: `open_scene`."""
 
 from xmodal.datasets.boxes import Box, FrameBoxes
 from xmodal.datasets.opening import open_scene
+from xmodal.datasets.s3dis import convert_room
+from xmodal.datasets.scannet import scannet_split
 from xmodal.datasets.scene import Scene, SceneReport
 from xmodal.datasets.views import LabelMap, LazyViews
 from xmodal.values import Labels
@@ -14,5 +16,7 @@ __all__ = [
     "LazyViews",
     "Scene",
     "SceneReport",
+    "convert_room",
     "open_scene",
+    "scannet_split",
 ]
