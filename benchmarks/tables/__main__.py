@@ -10,7 +10,7 @@ from pathlib import Path
 
 from xmodal.errors import XmodalError
 
-NAMES = ("teacher", "world", "labels", "losses", "kitchen", "systems", "store")
+NAMES = ("teacher", "world", "labels", "losses", "kitchen", "systems", "systems_kitchen", "store")
 _WORK = Path("data/results-cache")
 
 

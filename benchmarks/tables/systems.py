@@ -32,7 +32,7 @@ from xmodal.runs.lift import LiftRequest, lift_run
 from xmodal.runs.train import TrainRequest, train_run
 from xmodal.store import Run
 
-_RUNS = Path(__file__).resolve().parents[2] / "configs" / "runs"
+RUNS = Path(__file__).resolve().parents[2] / "configs" / "runs"
 # System -> the arms of `xmodal eval` that answer for it.
 SYSTEMS: Mapping[str, str] = {
     "openscene": "ensemble",
@@ -115,7 +115,7 @@ def run_system(work: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     name = settings["system"]
     out, runfile = work / "systems" / name, work / "systems" / f"{name}.yaml"
     runfile.parent.mkdir(parents=True, exist_ok=True)
-    spec = load_run(_RUNS / f"{name}.yaml")
+    spec = load_run(RUNS / f"{name}.yaml")
     scenes = settings.get("scenes") or [p.name for p in _here(spec, work).data.scenes]
     folders = tuple(str(work / "worlds" / scene) for scene in scenes)
     spec = replace(spec, data=replace(spec.data, scene=folders))

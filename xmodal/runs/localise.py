@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from xmodal.runs.opened import OpenedRun
 from xmodal.runs.query import feature_at, teacher_image
 
 SINGLE = "single view"
+ENSEMBLE = "ensemble"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,11 +40,13 @@ class Questions:
         column: Column of each (frame, text).
         score: Scores `[M, Q]` in [0, 1] of rows `[M, C]`.
         kind: `text` or `click`.
+        texts: The text of each column, for questions by text.
     """
 
     column: Mapping[tuple[str, str], int]
     score: Callable[[torch.Tensor], torch.Tensor]
     kind: str
+    texts: tuple[str, ...] = ()
 
 
 def localisation_tables(parts: Sequence[tuple[OpenedRun, Scene]]) -> dict[str, Table]:
@@ -87,7 +91,10 @@ def ask(opened: OpenedRun, scene: Scene) -> Questions:
         return _clicks(opened, scene, frames)
     column = {(f, t): texts.index(t) for f, boxes in frames.items() for t in boxes}
     return Questions(
-        column=column, kind="text", score=lambda rows: opened.teacher.relevancy(rows, texts, [])
+        column=column,
+        kind="text",
+        texts=tuple(texts),
+        score=lambda rows: opened.teacher.relevancy(rows, texts, []),
     )
 
 
@@ -117,11 +124,8 @@ def _clicks(opened: OpenedRun, scene: Scene, frames: Mapping[str, FrameBoxes]) -
 
 
 def localisation_pairs(opened: OpenedRun, scene: Scene, questions: Questions) -> list[Pair]:
-    """Judge all frame-question pairs for the teacher alone, the lifted features, the student."""
-    arms: dict[str, Scores] = {
-        source: row_scores(opened.features(source), questions.score)
-        for source in opened.run.sources()
-    }
+    """Judge all frame-question pairs: the teacher alone, each stored source, and the ensemble."""
+    arms = _scores(opened, questions)
     renderer = PointRenderer.of(opened.xyz)
     pairs: list[Pair] = []
     for frame in sorted({frame for frame, _ in questions.column}):
@@ -143,6 +147,35 @@ def localisation_pairs(opened: OpenedRun, scene: Scene, questions: Questions) ->
             }
             pairs.append(Pair(frame=frame, text=text, hits=hits, scene=scene.name))
     return pairs
+
+
+def _scores(opened: OpenedRun, questions: Questions) -> dict[str, Scores]:
+    """Scores `[N, Q]` of every source of points that has a language."""
+    arms: dict[str, Scores] = {}
+    for source in opened.run.sources():
+        info = opened.run.info(source)
+        if info.kind != "points" or info.classes:
+            continue
+        score = questions.score
+        if questions.texts and opened.teacher_of(source) is not opened.teacher:
+            teacher = opened.teacher_of(source)
+            score = partial(teacher.relevancy, text=list(questions.texts), negatives=[])
+        elif info.channels != opened.teacher.channels:
+            continue  # clicks are rows of another teacher
+        arms[source] = row_scores(opened.features(source), score)
+    if {"lifted", "student"} <= arms.keys():
+        arms[ENSEMBLE] = _more_confident(arms["lifted"], arms["student"])
+    return arms
+
+
+def _more_confident(first: Scores, second: Scores) -> Scores:
+    """Per point the source that is surer of some question.
+
+    Source:
+        Peng et al., OpenScene, CVPR 2023, section 3.3.
+    """
+    sure = [np.nan_to_num(scores, nan=-1.0).max(axis=1) for scores in (first, second)]
+    return np.where((sure[0] >= sure[1])[:, None], first, second)
 
 
 def summary_table(pairs: Sequence[Pair], kind: str) -> Table:
