@@ -23,6 +23,7 @@ from xmodal.evaluate import (
     instance_average_precision,
     instance_hits,
     interval,
+    iou_of_occurring,
     iou_per_class,
     k_means,
     match_clusters,
@@ -63,6 +64,13 @@ def test_harmonic_iou_of_two_zeros_is_zero_and_of_nothing_is_nan() -> None:
     wrong = confusion(np.array([1, 0]), np.array([0, 1]), 2)
     assert harmonic_iou(wrong, np.array([True, False])) == (0.0, 0.0, 0.0)
     assert np.isnan(harmonic_iou(TABLE, np.array([True, True]))[2])
+
+
+def test_a_mean_is_over_classes_that_occur() -> None:
+    table = confusion(np.array([0, 2, 1]), np.array([0, 0, 1]), 4)
+    np.testing.assert_allclose(iou_per_class(table), [0.5, 1, 0, NAN])
+    np.testing.assert_allclose(iou_of_occurring(table), [0.5, 1, NAN, NAN])
+    np.testing.assert_allclose(iou_of_occurring(table[None]), [[0.5, 1, NAN, NAN]])
 
 
 def test_silent_classes_occur_and_are_never_found() -> None:

@@ -43,6 +43,18 @@ def iou_per_class(table: Int64[Ids, "*B K1 K1"]) -> Float64[Reals, "*B K"]:
     return np.where(union > 0, hit / np.maximum(union, 1), np.nan)[..., :-1]
 
 
+def iou_of_occurring(table: Int64[Ids, "*B K1 K1"]) -> Float64[Reals, "*B K"]:
+    """IoU of the classes that occur, NaN for the others: what a mean IoU is the mean of.
+
+    A class that is answered where it does not occur costs the classes that do, and would else make
+    the mean depend on how many names are asked for.
+
+    Source:
+        Peng et al., OpenScene, CVPR 2023, whose evaluation leaves out classes without a true point.
+    """
+    return np.where(table.sum(-1)[..., :-1] > 0, iou_per_class(table), np.nan)
+
+
 def accuracy_per_class(table: Int64[Ids, "K1 K1"]) -> Float64[Reals, " K"]:
     """Recall of each named class, NaN where it does not occur."""
     total = table.sum(1).astype(np.float64)
@@ -85,7 +97,7 @@ def harmonic_iou(
     Source:
         Ding et al., PLA, CVPR 2023, section 4.1 (after Xian et al., CVPR 2019).
     """
-    iou = iou_per_class(table)
+    iou = iou_of_occurring(table)
     seen, novel = mean_known(iou[base]), mean_known(iou[~base])
     if np.isnan(seen) or np.isnan(novel):
         return seen, novel, float("nan")

@@ -24,6 +24,7 @@ NUM_CLASSES = 1000
 # Sharp enough that a query means one or two classes where ImageNet has them; 0.025 to 0.05 differ
 # by one or two of 50 query-frame pairs.
 TEMPERATURE = 0.03
+_REMEMBERED = 4096  # texts, 4 kB each
 _log = logging.getLogger(__name__)
 
 
@@ -32,11 +33,18 @@ class ImageNetText:
 
     def __init__(self, encoder: MiniLm) -> None:
         self._encoder = encoder
+        self._known: dict[tuple[str, ...], Tensor] = {}
 
     def weights(self, prompts: list[str]) -> Float[Tensor, " 1000"]:
         """Class weights of a set of synonyms, in [0, 1] and summing to 1: their mean."""
-        similarity = self._encoder.embed(prompts) @ self.class_vectors.T
-        return torch.softmax(similarity / TEMPERATURE, dim=1).mean(dim=0)
+        key = tuple(prompts)
+        if key not in self._known:
+            # The same texts are asked of view after view; a sentence costs 20 ms.
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            similarity = self._encoder.embed(prompts) @ self.class_vectors.T
+            self._known[key] = torch.softmax(similarity / TEMPERATURE, dim=1).mean(dim=0)
+        return self._known[key].clone()
 
     @cached_property
     def class_vectors(self) -> Float[Tensor, "1000 384"]:

@@ -161,6 +161,13 @@ def class_scores(features: Features, names: Sequence[str]) -> Scores:
     return out
 
 
+def asked_texts(subject: Subject, names: Sequence[str]) -> list[str]:
+    """The names, and what stands for "other", as the teacher of the views is asked."""
+    opened = subject.opened
+    assert opened is not None
+    return [*names, *others(opened.teacher, opened.spec.evaluation.other, names)]
+
+
 def view_scores(
     opened: OpenedRun,
     view: FeatureMap | Masks,
@@ -189,7 +196,7 @@ def single_view_tally(subject: Subject, truth: Int64[Ids, " N"], names: Sequence
 def _views(subject: Subject, names: Sequence[str]) -> Iterator[tuple[Ids, Answer]]:
     opened = subject.opened
     assert opened is not None
-    texts = [*names, *others(opened.teacher, opened.spec.evaluation.other, names)]
+    texts = asked_texts(subject, names)
     for index in range(len(opened.scene.images)):
         view = opened.teacher_view(opened.scene.images[index])
         depth = opened.scene.depth(index)

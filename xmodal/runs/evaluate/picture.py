@@ -44,6 +44,7 @@ def write_chart(path: Path, results: Results) -> bool:
             axes.text(float(at), 0.01, "-", ha="center", fontsize=7)
     axes.axvline(0.5, color="#bbbbbb", linewidth=0.8)
     axes.set_xticks(range(len(groups)), groups, rotation=40, ha="right", fontsize=8)
+    axes.set_xlim(-0.6, len(groups) - 0.4)
     axes.set_ylim(0, 1)
     axes.set_ylabel("IoU")
     axes.spines[["top", "right"]].set_visible(False)

@@ -12,8 +12,9 @@ from lifting.cameras import Camera
 from xmodal.datasets import Scene
 from xmodal.errors import DataError
 from xmodal.evaluate.segmentation import Ids
+from xmodal.query import Scores
 from xmodal.render import PointRenderer
-from xmodal.runs.evaluate.arms import others, view_scores
+from xmodal.runs.evaluate.arms import asked_texts, view_scores
 from xmodal.runs.evaluate.subject import Subject
 from xmodal.runs.evaluate.tally import Answer, Tally, answer, no_tally, tally
 from xmodal.runs.evaluate.truth import named_pixels
@@ -59,6 +60,7 @@ def rendered_tallies(
     renderer = PointRenderer.of(subject.cloud.xyz.numpy(), stride=_STRIDE)
     arms = [SINGLE, *answers] if single else list(answers)
     totals = {arm: no_tally(len(names)) for arm in arms}
+    texts = asked_texts(subject, names) if single else []
     shown, counted = 0, 0
     for place, name in enumerate(scene.label_maps.names):
         label = scene.label_maps[place]
@@ -68,7 +70,7 @@ def rendered_tallies(
         for arm, given in answers.items():
             totals[arm] = totals[arm] + tally(given.at(points), truth, len(names), ranked=False)
         if single:
-            given = _single(subject, scene, index, label.camera, names)
+            given = answer(_single(subject, scene, index, label.camera, texts), len(names))
             totals[SINGLE] = totals[SINGLE] + tally(given, truth, len(names), ranked=False)
         shown += int(((points >= 0) & (truth >= -1)).sum())
         counted += int((truth >= -1).sum())
@@ -113,14 +115,11 @@ def _sampled(ids: torch.Tensor) -> Ids:
     return ids.numpy().astype(np.int64)[np.ix_(rows, cols)]
 
 
-def _single(
-    subject: Subject, scene: Scene, index: int, camera: Camera, names: Sequence[str]
-) -> Answer:
-    """The teacher's answer for the judged pixels from this frame alone."""
+def _single(subject: Subject, scene: Scene, index: int, camera: Camera, texts: list[str]) -> Scores:
+    """What the teacher says of the judged pixels from this frame alone."""
     opened = subject.opened
     assert opened is not None
     image = scene.images[index]
-    texts = [*names, *others(opened.teacher, opened.spec.evaluation.other, names)]
     height, width = camera.hw[0] // _STRIDE, camera.hw[1] // _STRIDE
     rows, cols = np.mgrid[:height, :width]
     half = _STRIDE // 2
@@ -133,4 +132,4 @@ def _single(
     inside = ((at >= 0) & (at < size)).all(1)
     scores = np.full((len(at), len(texts)), np.nan, dtype=np.float32)
     scores[inside] = view_scores(opened, opened.teacher_view(image), texts, at[inside])
-    return answer(scores, len(names))
+    return scores

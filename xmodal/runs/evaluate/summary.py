@@ -18,6 +18,7 @@ from xmodal.evaluate.segmentation import (
     accuracy_per_class,
     frequency_weighted_iou,
     harmonic_iou,
+    iou_of_occurring,
     iou_per_class,
     mean_known,
     overall_accuracy,
@@ -65,7 +66,7 @@ class Results:
 
     def mean_iou(self, arm: str) -> tuple[float, float, float]:
         """Mean IoU and its interval, over scenes or, with one scene, over classes."""
-        iou = iou_per_class(self.total(arm).confusion)
+        iou = iou_of_occurring(self.total(arm).confusion)
         if len(self.scenes) == 1:
             return bootstrap(iou)
         low, high = interval(self.samples(arm)[:, -1:])
@@ -87,7 +88,7 @@ class Results:
 
 def _ious(tables: Int64[Ids, "r K1 K1"]) -> Float64[Reals, "r V"]:
     """IoU per class, and the mean of those that are defined."""
-    iou = iou_per_class(tables)
+    iou = iou_of_occurring(tables)
     known = np.isfinite(iou)
     count = known.sum(1, keepdims=True)
     mean = np.where(known, iou, 0).sum(1, keepdims=True) / np.maximum(count, 1)
@@ -143,7 +144,9 @@ def difference_table(results: Results) -> Table:
     rows: list[Row] = []
     samples = {arm: _paired(results, arm) for arm in results.tallies}
     for first, second in combinations(results.tallies, 2):
-        a, b = (mean_known(iou_per_class(results.total(arm).confusion)) for arm in (first, second))
+        a, b = (
+            mean_known(iou_of_occurring(results.total(arm).confusion)) for arm in (first, second)
+        )
         low, high = interval(samples[second] - samples[first])
         sure = "yes" if low[0] > 0 or high[0] < 0 else "no"
         rows.append((f"{second} - {first}", b - a, float(low[0]), float(high[0]), sure))
@@ -156,7 +159,7 @@ def _paired(results: Results, arm: str) -> Float64[Reals, "R 1"]:
     """Mean IoU of resamples that are the same for every arm."""
     if len(results.scenes) > 1:
         return results.samples(arm)[:, -1:]
-    iou = iou_per_class(results.total(arm).confusion)
+    iou = iou_of_occurring(results.total(arm).confusion)
     known = np.isfinite(iou)
     draws = scene_draws(len(iou))
     total = draws @ np.where(known, iou, 0)
@@ -169,7 +172,7 @@ def scene_table(results: Results) -> Table:
     rows: list[Row] = []
     for place, name in enumerate(results.scenes):
         tables = [parts[place].confusion for parts in results.tallies.values()]
-        rows.append((name, *(mean_known(iou_per_class(table)) for table in tables)))
+        rows.append((name, *(mean_known(iou_of_occurring(table)) for table in tables)))
     columns = ("scene", *results.tallies)
     return Table(f"Mean IoU within each scene, {results.protocol}", columns, tuple(rows))
 
