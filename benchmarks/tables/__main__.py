@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from xmodal.atomic import locked
 from xmodal.errors import XmodalError
 
 NAMES = ("teacher", "world", "labels", "losses", "kitchen", "systems", "systems_kitchen", "store")
@@ -24,8 +25,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     from benchmarks.tables.record import plain_text, write_record
 
     module = importlib.import_module(f"benchmarks.tables.{options.name}")
+    work = options.work.resolve()
+    work.mkdir(parents=True, exist_ok=True)
     try:
-        made = module.make(options.work.resolve(), options.jobs)
+        # Tables share jobs: two at once would do some of them twice, and time each other.
+        with locked(work / ".lock"):
+            made = module.make(work, options.jobs)
     except XmodalError as error:
         print(error, file=sys.stderr)
         return error.exit_code
