@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -117,8 +118,6 @@ def judging_jobs() -> list[Job]:
 
 def arm_with_seed(arm: Arm, seed: int) -> Arm:
     """The same student from another seed."""
-    from dataclasses import replace
-
     return replace(arm, seed=seed)
 
 
