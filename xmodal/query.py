@@ -144,12 +144,20 @@ def vector_relevancy(features: Features, vector: torch.Tensor) -> Scores:
 
 
 def ensemble(parts: Sequence[Scores]) -> Scores:
-    """Mean over the sources that have a value at a point; NaN where none has."""
-    stack = np.stack(parts)
-    known = np.isfinite(stack)
-    total = np.where(known, stack, 0).sum(0)
-    count = known.sum(0)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan).astype(np.float32)
+    """Per point the scores of the source that is surest of one of the texts.
+
+    Args:
+        parts: Scores `[N, T]` (or `[N]` for one text) of each source, NaN where not observed.
+
+    Returns:
+        Scores of the same shape; of equally sure sources the first, NaN where none has a value.
+
+    Source:
+        Peng et al., OpenScene, CVPR 2023, section 3.3 (2D-3D ensemble).
+    """
+    known = [np.nan_to_num(scores, nan=-1.0).reshape(len(scores), -1) for scores in parts]
+    choice = np.stack([scores.max(axis=1, initial=-1.0) for scores in known]).argmax(axis=0)
+    return np.stack(parts)[choice, np.arange(len(choice))]
 
 
 def find_objects(

@@ -75,10 +75,16 @@ def test_one_stray_point_is_no_object_beside_a_real_one() -> None:
     assert len(find_objects(xyz, scores, np.ones(65, np.int32), threshold=0.5)) == 1
 
 
-def test_ensemble_is_the_mean_of_what_is_known() -> None:
-    a = np.array([0.2, np.nan, np.nan], dtype=np.float32)
-    b = np.array([0.4, 0.6, np.nan], dtype=np.float32)
-    np.testing.assert_allclose(ensemble([a, b]), [0.3, 0.6, np.nan], rtol=1e-6)
+def test_the_ensemble_takes_the_surer_source_of_each_point() -> None:
+    a = np.array([0.2, np.nan, np.nan, 0.5], dtype=np.float32)
+    b = np.array([0.4, 0.6, np.nan, 0.1], dtype=np.float32)
+    np.testing.assert_allclose(ensemble([a, b]), [0.4, 0.6, np.nan, 0.5], rtol=1e-6)
+
+
+def test_the_ensemble_never_mixes_texts_of_two_sources() -> None:
+    a = np.array([[0.9, 0.1], [0.3, 0.2]], dtype=np.float32)
+    b = np.array([[0.2, 0.8], [0.1, 0.4]], dtype=np.float32)
+    np.testing.assert_allclose(ensemble([a, b]), [[0.9, 0.1], [0.1, 0.4]], rtol=1e-6)
 
 
 def test_vector_scores_are_clipped_cosines() -> None:

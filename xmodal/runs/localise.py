@@ -13,7 +13,7 @@ import torch
 from xmodal.datasets import FrameBoxes, Scene
 from xmodal.errors import DataError, UsageError
 from xmodal.evaluate import Hit, Table, bootstrap, interval, localise, resampled, scene_draws
-from xmodal.query import Scores, row_scores, vector_scores
+from xmodal.query import Scores, ensemble, row_scores, vector_scores
 from xmodal.render import PointRenderer, peak_pixel
 from xmodal.runs.opened import OpenedRun
 from xmodal.runs.query import feature_at, teacher_image
@@ -164,18 +164,8 @@ def _scores(opened: OpenedRun, questions: Questions) -> dict[str, Scores]:
             continue  # clicks are rows of another teacher
         arms[source] = row_scores(opened.features(source), score)
     if {"lifted", "student"} <= arms.keys():
-        arms[ENSEMBLE] = _more_confident(arms["lifted"], arms["student"])
+        arms[ENSEMBLE] = ensemble([arms["lifted"], arms["student"]])
     return arms
-
-
-def _more_confident(first: Scores, second: Scores) -> Scores:
-    """Per point the source that is surer of some question.
-
-    Source:
-        Peng et al., OpenScene, CVPR 2023, section 3.3.
-    """
-    sure = [np.nan_to_num(scores, nan=-1.0).max(axis=1) for scores in (first, second)]
-    return np.where((sure[0] >= sure[1])[:, None], first, second)
 
 
 def summary_table(pairs: Sequence[Pair], kind: str) -> Table:

@@ -120,7 +120,7 @@ def write_heat(path: Path, opened: OpenedRun, scores: Scores) -> None:
 
 
 def prompt_scores(opened: OpenedRun, prompt: Prompt, names: Sequence[str]) -> Scores:
-    """Relevancy per point of one prompt, averaged over sources."""
+    """Relevancy per point of one prompt; of several sources, the surer one's."""
     if prompt.text is not None:
         negatives = list(prompt.negatives)
         parts = [opened.relevancy(name, [prompt.text], negatives)[:, 0] for name in names]

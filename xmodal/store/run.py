@@ -243,7 +243,7 @@ class Run:
                 "bytes": path.stat().st_size,
             }
             for path in sorted(self.path.rglob("*"))
-            if path.is_file() and not _is_volatile(path)
+            if path.is_file() and not _is_volatile(path, self.path)
         }
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         old.update(record, files=files, versions=versions(), written=stamp)
@@ -324,5 +324,7 @@ def _differing(run: Run, made_from: Mapping[str, Any] | None) -> str:
     return "".join(f"; {line}" for line in differences(old, made_from))
 
 
-def _is_volatile(path: Path) -> bool:
-    return path.name in {"manifest.json", "log.jsonl", ".lock"} or ".tmp-" in str(path)
+def _is_volatile(path: Path, root: Path) -> bool:
+    # `eval` holds other scenes that a run was measured on, each with a manifest of its own.
+    inside = "eval" in path.relative_to(root).parts[:1]
+    return inside or path.name in {"manifest.json", "log.jsonl", ".lock"} or ".tmp-" in str(path)
