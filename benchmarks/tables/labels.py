@@ -22,8 +22,8 @@ BUDGETS: Mapping[str, tuple[int, float]] = {
     "1 scene, all points": (1, 1.0),
 }
 _TEACHER = Arm()
-# A third of the steps of pre-training, for all routes alike.
-_LABELS = Arm(target="truth", losses=(LABELS,), judged=("test",), steps=300)
+# A fifth of the steps of pre-training, for all routes alike.
+_LABELS = Arm(target="truth", losses=(LABELS,), judged=("test",), steps=200)
 # Fine-tuning takes the usual quarter of the rate, so that it keeps what was learnt.
 _ROUTES: Mapping[str, Mapping[str, Any]] = {
     "from scratch": {},

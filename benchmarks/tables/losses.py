@@ -20,7 +20,7 @@ PLAIN = "cosine"
 BEST = 5
 SEEDS = (0, 1, 2)
 # Fewer than elsewhere, for as many students; losses are compared at the same point of learning.
-STEPS = 400
+STEPS = 300
 Loss = Mapping[str, Any]
 _SIMPLEX = {"lift": CLASSES_SHARED.name}
 

@@ -26,7 +26,7 @@ from xmodal.runs.train import TrainRequest, train_run
 from xmodal.store import Run
 
 # A quarter of what a student of this room gets elsewhere: eight systems are trained here.
-STEPS = 200
+STEPS = 150
 # The room's y axis points down.
 _UP = "-y"
 # System -> what answers for it. `act` and `recon` differ from plain distillation in training only.
