@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -75,6 +78,50 @@ def test_a_header_that_lies_is_refused_before_allocation(tmp_path, four_parts, c
         tracemalloc.stop()
     four_parts(caught.value)
     assert peak < 20e6
+
+
+READ_UNDER_LIMIT = """
+import resource, sys
+from pathlib import Path
+from xmodal.errors import DataError
+from xmodal.ply import read_points
+
+# A gigabyte beyond what the imports have mapped; torch alone maps more than that.
+mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (mapped + (1 << 30), resource.RLIM_INFINITY))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+refused = 0
+for path in map(Path, sys.argv[1:]):
+    try:
+        read_points(path)
+    except DataError:
+        refused += 1
+print(refused, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc for the memory in use")
+def test_headers_that_lie_take_no_memory_under_a_limit(tmp_path):
+    """In a process of its own with 1 GiB to spare; the peak grows by less than 200 MB."""
+    lies = [b"100000000000", b"-100000000000", b"18446744073709551616", b"2147483648"]
+    paths: list[str] = []
+    for text in (False, True):
+        whole = ply_bytes(tmp_path, text=text)
+        for element, count in ((b"vertex", b"100"), (b"face", b"3")):
+            for lie in lies:
+                changed = b"element %b %b" % (element, count), b"element %b %b" % (element, lie)
+                paths.append(str(tmp_path / f"{len(paths)}.ply"))
+                Path(paths[-1]).write_bytes(whole.replace(*changed))
+    done = subprocess.run(
+        [sys.executable, "-c", READ_UNDER_LIMIT, *paths],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    refused, grown_kb = map(int, done.stdout.split())
+    assert refused == len(paths) == 16
+    assert grown_kb < 200_000
 
 
 HEADERS = {

@@ -15,6 +15,7 @@ from annotated_types import Ge, Gt, Le, Len, Lt
 from xmodal.graph.ports import Kind
 
 Format = Literal["posed_rgbd"]
+LabelSet = Literal["scannet20", "scannet200", "s3dis"]
 Task = Literal["segmentation", "localisation"]
 Split = Literal["train", "val", "test"]
 Count = Annotated[int, Gt(0)]
@@ -38,12 +39,14 @@ class Data:
         format: How the folders are laid out.
         voxel_m: Spacing of points fused from depth, metres, where a scene has no cloud of its own.
         max_frames: Use this many frames of a scene, evenly spaced; all if null.
+        label_set: Classes of the point labels; those of each scene if null.
     """
 
     scene: Annotated[str, Len(1)] | Annotated[tuple[Annotated[str, Len(1)], ...], Len(1)]
     format: Format = "posed_rgbd"
     voxel_m: Annotated[float, Gt(0), Le(10)] = 0.02
     max_frames: Count | None = None
+    label_set: LabelSet | None = None
 
     @property
     def scenes(self) -> tuple[Path, ...]:

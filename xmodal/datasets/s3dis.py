@@ -62,7 +62,7 @@ def room_files(root: Path) -> tuple[Path, ...]:
 
 
 def read_room(root: Path) -> PlyCloud:
-    """Read a room; a million points take about two seconds, so see `convert_room`.
+    """Read a room: a second or so a million points, ten times as long as `convert_room` leaves it.
 
     Args:
         root: The room's folder.

@@ -119,15 +119,17 @@ class Scene:
     def fingerprint(self) -> str:
         """SHA-256 over names, sizes and contents of the files in use, as 64 hex digits.
 
-        Covers colour, depth, poses, intrinsics, `scene.json`, given points and, where points are
-        fused, the voxel side; not labels and boxes, which no feature depends on. It does not depend
-        on where the folder lies.
+        Covers colour, depth, poses, intrinsics, `scene.json`, given points and their super-points,
+        the label set asked for and, where points are fused, the voxel side; not labels and boxes.
+        It does not depend on where the folder lies.
         """
         digest = hashlib.sha256()
         for path in self.files:
             name = path.relative_to(self.root) if path.is_relative_to(self.root) else path.name
             entry = f"{name}\0{path.stat().st_size}\0{sha256_file(path)}\n"
             digest.update(entry.encode())
+        if self.label_set is not None:
+            digest.update(f"label_set {self.label_set}\n".encode())
         if self.packed:
             digest.update(f"frames {' '.join(self.images.names)}\n".encode())
         if self.points_file is None:

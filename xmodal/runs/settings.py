@@ -230,8 +230,15 @@ def sensor_values(graph: Graph, scene: Scene, cloud: Any) -> dict[str, Any]:
 
 
 def open_run_scene(spec: RunFile, index: int = 0) -> Scene:
-    """Open a scene as its run file says."""
+    """Open a scene as its run file says; a graph without views takes a cloud alone."""
     from xmodal.datasets import open_scene
 
     data = spec.data
-    return open_scene(data.scenes[index], voxel_m=data.voxel_m, max_frames=data.max_frames)
+    kinds = {node.kind for node in spec.graph.sensors().values()}
+    return open_scene(
+        data.scenes[index],
+        voxel_m=data.voxel_m,
+        max_frames=data.max_frames,
+        label_set=data.label_set,
+        need=("views", "points") if kinds & {"image", "depth"} else ("points",),
+    )
