@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 VERBS = [
-    "demo", "world", "check", "lift", "train", "apply", "query", "eval", "verify", "export", "doctor",
+    "demo", "world", "check", "lift", "train", "apply", "query", "eval", "verify", "export",
+    "doctor",
 ]  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from xmodal.runs.settings import parse_bytes, sensor_values
 from xmodal.store import FeatureInfo, fingerprint_of
 from xmodal.teachers.cache import CachedViews, TeacherCache
 from xmodal.teachers.weights import user_cache
-from xmodal.values import Image, Points, PointSets, Views
+from xmodal.values import Image, Labels, Points, PointSets, Views
 
 if TYPE_CHECKING:
     from xmodal.teachers import Teacher
@@ -123,12 +124,21 @@ def made_from(
         Readable parts; `fingerprint_of` them is the fingerprint of a store or a run.
     """
     above = graph.nodes.keys() if name is None else graph.upstream(name)
-    return {
+    asked = [n for n, node in graph.sensors().items() if node.kind == "labels" and n in above]
+    labels = {"labels": _digest(scene.labels())} if asked else {}
+    return labels | {
         "teachers": {n: teacher.fingerprint for n, teacher in teachers.items() if n in above},
         "graph": graph.frozen_part(name),
         "scene": scene.fingerprint,
         "format": 1,
     }
+
+
+def _digest(labels: Labels | None) -> str:
+    if labels is None:
+        return "none"
+    ids = hashlib.sha256(labels.ids.to(torch.int64).numpy().tobytes()).hexdigest()
+    return fingerprint_of(ids=ids, classes=labels.classes)
 
 
 def lift_fingerprint(graph: Graph, scene: Scene, teachers: Mapping[str, Teacher]) -> str:

@@ -273,4 +273,4 @@ def _lifted_run(spec: RunFile, request: TrainRequest, report: Reporter) -> Run:
 def _new_points(source: Path, voxel_m: float, progress: Any) -> Points:
     if source.suffix.lower() == ".ply":
         return read_points(source).points
-    return open_scene(source, voxel_m=voxel_m).cloud(progress)
+    return open_scene(source, voxel_m=voxel_m, need=["points"]).cloud(progress)

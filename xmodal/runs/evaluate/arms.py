@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from lifting.visibility import visible_points
+from xmodal.datasets.class_text import class_texts
 from xmodal.errors import UsageError
 from xmodal.evaluate.segmentation import Ids
 from xmodal.query import Scores, text_relevancy
@@ -102,6 +103,22 @@ def _sees(opened: OpenedRun) -> bool:
     return "lifted" in opened.run.sources() and _mute(opened, "lifted") is None
 
 
+def named_texts(teacher: Teacher, names: Sequence[str]) -> list[str]:
+    """What a teacher is asked for each class: its name in plain words, with synonyms.
+
+    A teacher with a closed list of classes is asked by the name as it stands.
+    """
+    texts: list[str] = []
+    for name, text in zip(names, class_texts(names), strict=True):
+        try:
+            teacher.encode_text([text])
+        except UsageError:
+            texts.append(name)
+        else:
+            texts.append(text)
+    return texts
+
+
 def others(teacher: Teacher, texts: Sequence[str], names: Sequence[str]) -> list[str]:
     """Texts that stand for everything else, without the named classes.
 
@@ -125,7 +142,7 @@ def point_answer(opened: OpenedRun, arm: str, names: Sequence[str]) -> Answer:
     if features.info.classes:
         return answer(class_scores(features, names), len(names))
     teacher = opened.teacher_of(arm)
-    texts = [*names, *others(teacher, opened.spec.evaluation.other, names)]
+    texts = [*named_texts(teacher, names), *others(teacher, opened.spec.evaluation.other, names)]
     return answer(text_relevancy(features, teacher, texts), len(names))
 
 
@@ -165,7 +182,8 @@ def asked_texts(subject: Subject, names: Sequence[str]) -> list[str]:
     """The names, and what stands for "other", as the teacher of the views is asked."""
     opened = subject.opened
     assert opened is not None
-    return [*names, *others(opened.teacher, opened.spec.evaluation.other, names)]
+    others_ = others(opened.teacher, opened.spec.evaluation.other, names)
+    return [*named_texts(opened.teacher, names), *others_]
 
 
 def view_scores(

@@ -13,7 +13,7 @@ from xmodal.errors import DataError
 from xmodal.evaluate.retrieval import first_hit_rank, recall_at
 from xmodal.evaluate.tables import Table
 from xmodal.query import Scores, text_relevancy
-from xmodal.runs.evaluate.arms import class_scores, stored_arms
+from xmodal.runs.evaluate.arms import class_scores, named_texts, stored_arms
 from xmodal.runs.evaluate.request import EvalRequest
 from xmodal.runs.evaluate.segmentation import class_names
 from xmodal.runs.evaluate.subject import Subject
@@ -101,4 +101,5 @@ def named_scores(opened: OpenedRun, arm: str, names: Sequence[str]) -> Scores:
     features = opened.features(arm)
     if features.info.classes:
         return class_scores(features, names)[:, : len(names)]
-    return text_relevancy(features, opened.teacher_of(arm), list(names))
+    teacher = opened.teacher_of(arm)
+    return text_relevancy(features, teacher, named_texts(teacher, names))

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import torch
-from jaxtyping import Float64
-from numpy.typing import NDArray
 
 from xmodal.datasets import Labels, Scene, open_scene
-from xmodal.datasets.labels import read_labels
-from xmodal.datasets.settings import read_settings
+from xmodal.datasets.settings import LabelSet
 from xmodal.errors import DataError, UsageError
 from xmodal.evaluate.segmentation import Ids
-from xmodal.ply import read_points
 from xmodal.runs.evaluate.request import Chosen, EvalRequest
 from xmodal.runs.evaluate.truth import checked, object_names, transfer, unlabelled
 from xmodal.runs.evaluate.unseen import run_on
@@ -27,8 +22,6 @@ from xmodal.runs.opened import OpenedRun, open_run
 from xmodal.runs.scenes import scene_runs
 from xmodal.store import Run
 from xmodal.values import Points
-
-_PICTURES = (".png", ".jpg", ".jpeg", ".sens", ".mp4")
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,7 +179,10 @@ def _on_data(request: EvalRequest, report: Reporter) -> list[Subject]:
     subjects: list[Subject] = []
     for folder in scene_folders(request.data):
         scene, cloud, labels = open_labelled(
-            folder, voxel_m=spec.data.voxel_m, max_frames=spec.data.max_frames
+            folder,
+            voxel_m=spec.data.voxel_m,
+            max_frames=spec.data.max_frames,
+            label_set=spec.data.label_set,
         )
         name = folder.resolve().name
         known = _run_of(runs, scene, folder, cloud)
@@ -238,34 +234,19 @@ def same_capture(first: Scene, second: Scene) -> bool:
 
 
 def open_labelled(
-    folder: Path, *, voxel_m: float = 0.02, max_frames: int | None = None
+    folder: Path,
+    *,
+    voxel_m: float = 0.02,
+    max_frames: int | None = None,
+    label_set: LabelSet | None = None,
 ) -> tuple[Scene | None, Points, Labels | None]:
-    """A scene with its points and labels; a folder with a cloud and no pictures will do.
+    """A scene with its points and labels; a cloud without pictures will do, and is no scene.
 
     Raises:
         DataError: If anything in it is damaged.
     """
-    if not _points_only(folder):
-        scene = open_scene(folder, voxel_m=voxel_m, max_frames=max_frames)
-        labels = scene.labels()
-        return scene, scene.cloud(), labels
-    settings, _ = read_settings(folder)
-    file = next(p for p in (folder / "points.ply", *folder.glob("*_vh_clean_2.ply")) if p.exists())
-    given = read_points(file)
-    points = given.points
-    if settings.axis_align is not None:
-        points = _aligned(points, np.array(settings.axis_align))
-    return None, points, read_labels(folder, settings, given)
-
-
-def _points_only(folder: Path) -> bool:
-    if not (folder / "points.ply").exists() and not next(folder.glob("*_vh_clean_2.ply"), None):
-        return False
-    files = [*folder.glob("*"), *folder.glob("*/*")]
-    return not any(path.suffix.lower() in _PICTURES for path in files)
-
-
-def _aligned(points: Points, T: Float64[NDArray[np.float64], "4 4"]) -> Points:
-    R, t = torch.from_numpy(T[:3, :3]), torch.from_numpy(T[:3, 3])
-    normals = None if points.normals is None else (points.normals.double() @ R.T).float()
-    return replace(points, xyz=(points.xyz.double() @ R.T + t).float(), normals=normals)
+    scene = open_scene(
+        folder, voxel_m=voxel_m, max_frames=max_frames, label_set=label_set, need=["points"]
+    )
+    labels = scene.labels()
+    return (scene if len(scene.images) else None), scene.cloud(), labels
