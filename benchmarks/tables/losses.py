@@ -19,8 +19,9 @@ from benchmarks.tables.world import lift_jobs
 PLAIN = "cosine"
 BEST = 5
 SEEDS = (0, 1, 2)
-# Fewer than elsewhere, for as many students; losses are compared at the same point of learning.
-STEPS = 300
+# Fewer scenes and steps than elsewhere, for as many students. On the dev scenes plain cosine has
+# 0.49 then, and 0.70 with all scenes and steps.
+SCENES, STEPS = 10, 500
 Loss = Mapping[str, Any]
 _SIMPLEX = {"lift": CLASSES_SHARED.name}
 
@@ -69,7 +70,7 @@ _LOSSES: Mapping[str, tuple[Sequence[Loss], Mapping[str, Any]]] = {
 
 def arms() -> dict[str, Arm]:
     """The students of the table, at seed 0."""
-    plain = Arm(judged=("dev", "test"), steps=STEPS)
+    plain = Arm(judged=("dev", "test"), scenes=SCENES, steps=STEPS)
     return {
         name: replace(plain, losses=tuple(losses), **dict(changes))
         for name, (losses, changes) in _LOSSES.items()
@@ -79,7 +80,8 @@ def arms() -> dict[str, Arm]:
 def make(work: Path, workers: int) -> ResultRecord:
     """All at one seed; the best five on the dev scenes and the plain cosine at three."""
     ensure_worlds(work)
-    train = {"lift": CLASSES_SHARED.name, "scenes": scene_names("dev", "train")}
+    scenes = [*scene_names("dev"), *scene_names("train")[:SCENES]]
+    train = {"lift": CLASSES_SHARED.name, "scenes": scenes}
     lifts = [*lift_jobs(masks=False), Job("lift/classes_shared", lift_scenes, train)]
     run_jobs(lifts, work, workers)
     students = arms()
