@@ -165,6 +165,15 @@ def write_figures(
     return path
 
 
+def figures_of_today(name: FigureName, folder: Path = RESULTS) -> dict[str, Figures]:
+    """Figures by name of a record that was written today with the versions in use; else none."""
+    found = read_figures(name, folder)
+    today = datetime.now(tz=UTC).date()
+    if found is None or found.date != today or found.versions != versions():
+        return {}
+    return {str(figures["name"]): figures for figures in found.figures}
+
+
 def read_job(name: JobName, folder: Path = RESULTS) -> JobRecord | None:
     """The record of a main job, None where there is none; errors as `read_figures`."""
     return _read(JobRecord, name, folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
@@ -12,13 +13,13 @@ import pytest
 from pydantic import ValidationError
 
 from benchmarks import report
-from benchmarks.__main__ import main as run_benchmarks
 from benchmarks.records import (
     COMMANDS,
     RESULTS,
     FigureName,
     JobName,
     TableRecord,
+    figures_of_today,
     machine,
     read_figures,
     read_job,
@@ -198,8 +199,10 @@ def test_check_notices_a_page_that_is_out_of_date(
     assert report.main(["--check"]) == 0
 
 
-def test_a_record_of_some_benchmarks_only_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.argv", ["benchmarks", "--record", "fusion"])
-    with pytest.raises(SystemExit) as caught:
-        run_benchmarks()
-    assert caught.value.code == 2
+def test_figures_of_the_same_day_stay_when_others_are_measured_anew(tmp_path: Path) -> None:
+    figures = [{"name": "fusion", "ratio": 2.0}, {"name": "loss", "ratio": 3.0}]
+    path = write_figures("speed", seed=0, figures=figures, folder=tmp_path)
+    assert figures_of_today("speed", tmp_path)["fusion"]["ratio"] == 2.0
+    path.write_text(re.sub(r'"date": "[^"]*"', '"date": "2020-01-01"', path.read_text()))
+    assert figures_of_today("speed", tmp_path) == {}
+    assert figures_of_today("speed", tmp_path / "none") == {}
