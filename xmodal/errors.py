@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 
 class XmodalError(Exception):
     """Base of all errors that end a command.
@@ -18,6 +20,19 @@ class XmodalError(Exception):
     def __init__(self, where: str, *, wanted: str, got: str, fix: str) -> None:
         self.where, self.wanted, self.got, self.fix = where, wanted, got, fix
         super().__init__(f"{where}\n  wanted: {wanted}\n  got:    {got}\n  fix:    {fix}")
+
+    def __reduce__(self) -> tuple[Callable[..., XmodalError], tuple[object, ...]]:
+        # Errors of worker processes travel back as pickles, which know no keyword arguments.
+        return _restored, (type(self), self.args, dict(self.__dict__))
+
+
+def _restored(
+    kind: type[XmodalError], args: tuple[object, ...], state: dict[str, object]
+) -> XmodalError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
 
 
 class UsageError(XmodalError):

@@ -50,12 +50,7 @@ def arms_of(subjects: Sequence[Subject]) -> list[str]:
     sources = [source for source, reason in reasons if reason is None]
     if not sources:
         found = next((reason for _, reason in reasons if reason is not None), None)
-        raise found or UsageError(
-            str(runs[0].run.path),
-            wanted="features that every scene has",
-            got="; ".join(f"{r.run.path.name}: {', '.join(r.run.sources())}" for r in runs[:4]),
-            fix="choose scenes that were lifted alike, with --split",
-        )
+        raise found or _unlike(runs)
     arms: list[str] = []
     if all(s.scene is not None and _sees(run) for s, run in zip(subjects, runs, strict=True)):
         arms.append(SINGLE)
@@ -65,9 +60,33 @@ def arms_of(subjects: Sequence[Subject]) -> list[str]:
     return arms
 
 
-def stored_arms(subjects: Sequence[Subject]) -> list[str]:
-    """The arms whose rows are stored, each a source by itself."""
+def _unlike(runs: Sequence[OpenedRun]) -> UsageError:
+    return UsageError(
+        str(runs[0].run.path),
+        wanted="features that every scene has",
+        got="; ".join(f"{r.run.path.name}: {', '.join(r.run.sources())}" for r in runs[:4]),
+        fix="choose scenes that were lifted alike, with --split",
+    )
+
+
+def asked_arms(subjects: Sequence[Subject]) -> list[str]:
+    """Stored sources that can be asked by text, each by itself."""
     return [arm for arm in arms_of(subjects) if arm not in (SINGLE, ENSEMBLE)]
+
+
+def stored_arms(subjects: Sequence[Subject]) -> list[str]:
+    """Sources that every scene has, whether or not they can be asked by text.
+
+    Raises:
+        UsageError: If there is none.
+    """
+    runs = [subject.opened for subject in subjects if subject.opened is not None]
+    if len(runs) < len(subjects):
+        return [GIVEN]
+    sources = [s for s in _sources(runs[0]) if all(run.run.has(s) for run in runs)]
+    if not sources:
+        raise _unlike(runs)
+    return sources
 
 
 def _sources(opened: OpenedRun) -> list[str]:

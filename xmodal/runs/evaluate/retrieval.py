@@ -13,7 +13,7 @@ from xmodal.errors import DataError
 from xmodal.evaluate.retrieval import first_hit_rank, recall_at
 from xmodal.evaluate.tables import Table
 from xmodal.query import Scores, text_relevancy
-from xmodal.runs.evaluate.arms import class_scores, named_texts, stored_arms
+from xmodal.runs.evaluate.arms import asked_arms, class_scores, named_texts
 from xmodal.runs.evaluate.request import EvalRequest
 from xmodal.runs.evaluate.segmentation import class_names
 from xmodal.runs.evaluate.subject import Subject
@@ -44,7 +44,7 @@ def retrieval_tables(subjects: Sequence[Subject], request: EvalRequest) -> dict[
         DataError: If no scene has a labelled object.
     """
     names = class_names(subjects, request)
-    arms = stored_arms(subjects)
+    arms = asked_arms(subjects)
     rows: list[tuple[str | float | int, ...]] = []
     for arm in arms:
         found = [_score(subject, arm, names) for subject in subjects]
