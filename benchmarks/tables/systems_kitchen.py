@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks.tables.jobs import Job, run_jobs
 from benchmarks.tables.kitchen import VOXEL_M, scene_folder
 from benchmarks.tables.record import ResultRecord, record, table
-from benchmarks.tables.systems import RUNS
+from benchmarks.tables.systems import RUNS, SYSTEMS
 from xmodal.atomic import write_text
 from xmodal.config.run_parts import Splits
 from xmodal.config.runfile import RunFile, load_run
@@ -29,18 +29,6 @@ from xmodal.store import Run
 STEPS = 100
 # The room's y axis points down.
 _UP = "-y"
-# System -> what answers for it. `act` and `recon` differ from plain distillation in training only.
-SYSTEMS: Mapping[str, str] = {
-    "openscene": "ensemble",
-    "openmask3d": "lifted",
-    "pointdc": "student",
-    "xmask3d": "student",
-    "pla": "student",
-    "recon": "student",
-    "act": "student",
-    "partdistill": "student",
-    "distillation_with_contrast": "student",
-}
 _ARMS = ("single view", "lifted", "student", "ensemble")
 
 
