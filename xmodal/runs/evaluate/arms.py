@@ -25,6 +25,7 @@ from xmodal.runs.evaluate.tally import (
 from xmodal.runs.localise import SINGLE
 from xmodal.runs.opened import OpenedRun
 from xmodal.runs.query import pixel_taps
+from xmodal.runs.settings import teacher_edge
 from xmodal.store import Features
 from xmodal.teachers import Teacher
 from xmodal.teachers.teacher import no_text
@@ -118,8 +119,10 @@ def _mute(opened: OpenedRun, source: str) -> UsageError | None:
 
 
 def _sees(opened: OpenedRun) -> bool:
-    """Whether the frames were seen by one teacher that understands text."""
-    return "lifted" in opened.run.sources() and _mute(opened, "lifted") is None
+    """Whether one teacher that understands text saw the frames themselves, not crops of things."""
+    if "lifted" not in opened.run.sources() or _mute(opened, "lifted") is not None:
+        return False
+    return teacher_edge(opened.spec.graph).verb == "encode"
 
 
 def named_texts(teacher: Teacher, names: Sequence[str]) -> list[str]:
