@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -209,3 +210,17 @@ def test_training_reads_rows_of_another_codec(runfile: Path, tmp_path: Path) -> 
     for scene in scene_runs(Run(tmp_path / "out")):
         assert scene.info("lifted").codec == "int8"
         assert 0 < scene.info("lifted").cosine_error < 0.01
+
+
+def test_a_lift_that_was_killed_between_scenes_goes_on(trained: Run, runfile: Path) -> None:
+    out = runfile.parent / "killed"
+    shutil.copytree(trained.path, out)
+    (out / "manifest.json").unlink()
+    shutil.rmtree(out / "scenes" / "train-1")
+    kept = (out / "scenes" / "train-0" / "features" / "lifted" / "rows.npy").stat().st_mtime_ns
+    cache = runfile.parent / "cache"
+    lift_run(LiftRequest(source=runfile, out=out, cache=cache), silent)
+    names = [scene.path.name for scene in scene_runs(Run(out))]
+    assert names == ["test-0", "train-0", "train-1"]
+    again = (out / "scenes" / "train-0" / "features" / "lifted" / "rows.npy").stat().st_mtime_ns
+    assert again == kept

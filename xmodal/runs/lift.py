@@ -124,6 +124,9 @@ def _lift_scenes(spec: RunFile, request: LiftRequest, report: Reporter) -> LiftR
     teachers = load_teachers(spec.graph)
     whole = [lift_fingerprint(spec.graph, scene, teachers) for scene in scenes]
     run = create_run(request.out, fingerprint_of(scenes=whole), overwrite=request.overwrite)
+    # First, so that a run that is killed is known for one and goes on where it stopped.
+    write_text(run.runfile, spec.to_yaml())
+    write_text(run.path / "graph.yaml", spec.graph.to_yaml())
     log = RunLog(run.path / "log.jsonl")
     results: list[LiftResult] = []
     with report("scenes") as progress:
@@ -136,8 +139,6 @@ def _lift_scenes(spec: RunFile, request: LiftRequest, report: Reporter) -> LiftR
             )
             results.append(_lift_scene(spec.of_scene(folder), scene, inner, silent))
         progress(len(folders), len(folders))
-    write_text(run.runfile, spec.to_yaml())
-    write_text(run.path / "graph.yaml", spec.graph.to_yaml())
     run.finish(fingerprint=fingerprint_of(scenes=whole), lift_seconds=round(log.elapsed_s, 1))
     infos = [result.info for result in results]
     total = replace(

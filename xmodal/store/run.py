@@ -305,6 +305,10 @@ def create_run(
             )
         if known != fingerprint:
             _clear(path)
+        if known not in (None, fingerprint):
+            # Of a run that never finished, scenes that are there are still good.
+            for name in ("scenes", "eval"):
+                shutil.rmtree(path / name, ignore_errors=True)
     path.mkdir(parents=True, exist_ok=True)
     return run
 
