@@ -96,7 +96,7 @@ def make(work: Path, workers: int) -> ResultRecord:
         rows.append(
             [
                 name, dev[name], found.text(), "-" if name == PLAIN else found.minus(plain),
-                len(seeds), float(np.mean(cosine)),
+                len(seeds), float(np.mean(cosine)) if cosine else float("nan"),
                 float(np.mean([r["cpu_seconds_a_step"] for r in mine])),
                 max(r["train_peak_mb"] for r in mine),
             ]
@@ -121,7 +121,7 @@ def make(work: Path, workers: int) -> ResultRecord:
         notes=[
             f"All at seed 0; {PLAIN} and the {BEST} that are best on the dev scenes at three "
             "seeds. `kl` learns the 1000 class probabilities of the same classifier, so its target "
-            "and its words differ; its cosine is to that target. Peak memory is that of the whole "
+            "and its words differ. Peak memory is that of the whole "
             "process."
         ],
     )

@@ -210,7 +210,8 @@ def judge(work: Path, arm: Arm, student: Student, edge: Distill) -> dict[str, An
         rows = projected(rows, edge)
         scores = asker.scores(rows, names)
         found = {"student": classes(scores, len(names))}
-        for lift in ("dense_plain", "dense_shared"):
+        alike = [n for n in ("dense_plain", "dense_shared") if _same_space(n, arm.lift)]
+        for lift in alike:
             lifted = scene.lifted(LIFTS[lift])
             assert lifted.rows is not None
             assert lifted.valid is not None
@@ -225,6 +226,10 @@ def judge(work: Path, arm: Arm, student: Student, edge: Distill) -> dict[str, An
             table = confusion(ours, ids, len(names)).tolist()
             tables.setdefault(source, {})[name] = table
     return {**tables, "cosine": cosines, "judge_seconds": round(time.monotonic() - began, 1)}
+
+
+def _same_space(first: str, second: str) -> bool:
+    return LIFTS[first].space == LIFTS[second].space
 
 
 def projected(rows: torch.Tensor, edge: Distill) -> torch.Tensor:
