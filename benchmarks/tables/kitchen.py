@@ -37,7 +37,7 @@ HALVES = (0, 1)
 # Chosen so that no voxel of the coarsest level sees both halves.
 GAP_M = 0.5
 VOXEL_M = 0.02
-STEPS = 200
+STEPS = 400
 CROP_POINTS, CROPS = 16384, 4
 _INPUTS: Mapping[str, tuple[str, ...]] = {
     "student: colour, normals, height": ("rgb", "normals", "height"),
