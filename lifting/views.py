@@ -17,7 +17,7 @@ from torch import Tensor
 from lifting.cameras import Camera
 from lifting.operator import LiftOperator
 from lifting.quality import QualityWeights, view_quality
-from lifting.sampling import membership_taps, patch_taps
+from lifting.sampling import SamplingMode, membership_taps, patch_taps
 from lifting.visibility import (
     DepthNoise,
     VisiblePoints,
@@ -296,15 +296,7 @@ def visible_operator(
         Seen points x the view's rows; entries of weight zero are left out. With masks a row sums
         to the quality however many masks cover the pixel, and is empty where none does.
     """
-    image_hw, grid_hw = view.camera.hw, view.grid_hw
-    if view.membership is None:
-        taps = patch_taps(seen.uv, image_hw=image_hw, grid_hw=grid_hw, mode=options.sampling)
-    else:
-        taps = membership_taps(seen.uv, view.membership, image_hw=image_hw, grid_hw=grid_hw)
-    if view.row_weight is not None:
-        taps = taps.scale_columns(view.row_weight)
-    if view.membership is not None:
-        taps = taps.mean()
+    taps = taps_at(view, seen.uv, options.sampling)
     # Not xyz[index]: torch wakes all threads for that, however few the points.
     quality = view_quality(
         xyz.index_select(0, seen.index),
@@ -315,6 +307,30 @@ def visible_operator(
         options=options.quality,
     )
     return taps.scale_rows(quality).drop_zeros()
+
+
+def taps_at(
+    view: LiftView, uv: Float[Tensor, "N 2"], sampling: SamplingMode = "bilinear"
+) -> LiftOperator:
+    """Operator from a view's rows to pixels of its image, weighed by the view's `row_weight`.
+
+    Args:
+        view: The view.
+        uv: Pixels of its image, x then y. Outside the image: no weight.
+        sampling: Between patches, or the patch a pixel falls in.
+
+    Returns:
+        N pixels x the view's rows. With masks a row sums to 1 however many masks cover the pixel,
+        and to 0 where none does.
+    """
+    image_hw, grid_hw = view.camera.hw, view.grid_hw
+    if view.membership is None:
+        taps = patch_taps(uv, image_hw=image_hw, grid_hw=grid_hw, mode=sampling)
+    else:
+        taps = membership_taps(uv, view.membership, image_hw=image_hw, grid_hw=grid_hw)
+    if view.row_weight is not None:
+        taps = taps.scale_columns(view.row_weight)
+    return taps if view.membership is None else taps.mean()
 
 
 def view_operator(

@@ -154,12 +154,16 @@ class Gaussians:
 
     Attributes:
         means: Centres, metres.
-        quats: Unit quaternions, w x y z.
+        quats: Quaternions, w x y z.
         scales: Standard deviations along the axes, metres (not their logarithm).
         opacities: In [0, 1] (not logits).
         offsets: Where each scene starts.
-        rgb: Base colour in [0, 1].
+        sh: Colour as spherical harmonics; see `lifting.gaussians.splats.Splats`.
         rows: Features, one row per splat.
+        valid: False where no view shows the splat.
+        weight: Coverage: the sum of its shares in the pixels of all views.
+        num_views: Views that it has a share in.
+        disagreement: How much the views differ about it, 0 to 1.
     """
 
     means: Float[Tensor, "M 3"]
@@ -167,10 +171,12 @@ class Gaussians:
     scales: Float[Tensor, "M 3"]
     opacities: Float[Tensor, " M"]
     offsets: Int[Tensor, " B1"]
-    rgb: Float[Tensor, "M 3"] | None = None
+    sh: Float[Tensor, "M K 3"] | None = None
     rows: Float[Tensor, "M C"] | None = None
     valid: Bool[Tensor, " M"] | None = None
     weight: Float[Tensor, " M"] | None = None
+    num_views: Int[Tensor, " M"] | None = None
+    disagreement: Float[Tensor, " M"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
