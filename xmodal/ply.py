@@ -7,7 +7,7 @@ the file, bytes after the last row, and coordinates or colours that are not fini
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from io import BufferedReader, StringIO
 from pathlib import Path
@@ -89,16 +89,45 @@ def read_points(path: Path, *, on_bad: Literal["drop", "raise"] = "drop") -> Ply
         DataError: If the file is missing, not PLY, shorter or longer than its header says, has no
             x, y, z, or holds a bad vertex while `on_bad="raise"`.
     """
+    return _to_cloud(read_vertices(path), path, on_bad)
+
+
+def read_vertices(path: Path, *, needed: Collection[str] = ("x", "y", "z")) -> NDArray[Any]:
+    """Read the element `vertex` of a PLY file as a table, with all checks but those of its values.
+
+    Args:
+        path: The file. Other elements are checked and ignored.
+        needed: Properties that the element must have, one number each.
+
+    Returns:
+        A structured array with the properties of the file, in its byte order.
+
+    Raises:
+        DataError: If the file is missing, not PLY, shorter or longer than its header says, or lacks
+            a needed property.
+    """
     try:
         with path.open("rb") as file:
             header = _read_header(file, path)
             _check_size(header, path)
-            vertex = _parse(file, path, text=header.format == "ascii")
+            data = _parse(file, path, text=header.format == "ascii")
     except FileNotFoundError as error:
         raise _error(path, "a PLY file", "no such file", "check the path") from error
     except OSError as error:
         raise _error(path, "a readable PLY file", str(error), "check the file") from error
-    return _to_cloud(vertex, path, on_bad)
+    if "vertex" not in data or not set(needed) <= set(scalar_names(data["vertex"].data)):
+        got = ", ".join(element.name for element in data.elements) or "no element"
+        properties = f" with {', '.join(needed)}" if needed else ""
+        wanted = f"an element `vertex`{properties}"
+        raise _error(path, wanted, got, "export a point cloud or mesh")
+    _check_faces(data, path)
+    return data["vertex"].data
+
+
+def scalar_names(vertex: NDArray[Any]) -> tuple[str, ...]:
+    """Names of the properties of a table of vertices that are one number each."""
+    names = vertex.dtype.names or ()
+    return tuple(name for name in names if vertex.dtype[name] != np.dtype(object))
 
 
 def write_points(
@@ -233,7 +262,7 @@ def _check_lines(header: _Header, path: Path) -> None:
         )
 
 
-def _parse(file: BufferedReader, path: Path, *, text: bool) -> NDArray[Any]:
+def _parse(file: BufferedReader, path: Path, *, text: bool) -> PlyData:
     try:
         data = _parse_text(path) if text else _parse_binary(file)
     except (PlyParseError, ValueError, OverflowError) as error:
@@ -242,11 +271,7 @@ def _parse(file: BufferedReader, path: Path, *, text: bool) -> NDArray[Any]:
     if not text:
         extra = os.fstat(file.fileno()).st_size - file.tell()
         _refuse_trailing(extra, path)
-    if "vertex" not in data or not {"x", "y", "z"} <= set(_scalars(data["vertex"].data)):
-        got = ", ".join(element.name for element in data.elements) or "no element"
-        raise _error(path, "an element `vertex` with x, y, z", got, "export a point cloud or mesh")
-    _check_faces(data, path)
-    return data["vertex"].data
+    return data
 
 
 def _check_faces(data: PlyData, path: Path) -> None:
@@ -303,14 +328,8 @@ def _refuse_trailing(extra: int, path: Path) -> None:
         )
 
 
-def _scalars(vertex: NDArray[Any]) -> tuple[str, ...]:
-    """Names of the properties that are one number each."""
-    names = vertex.dtype.names or ()
-    return tuple(name for name in names if vertex.dtype[name] != np.dtype(object))
-
-
 def _to_cloud(vertex: NDArray[Any], path: Path, on_bad: str) -> PlyCloud:
-    scalar = _scalars(vertex)
+    scalar = scalar_names(vertex)
     xyz = _stack(vertex, ("x", "y", "z"))
     colours = next((c for c in _COLOURS if set(c) <= set(scalar)), None)
     rgb = None if colours is None else _unit_colours(vertex, colours, path)
