@@ -6,11 +6,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from detectors.point_student import Encoded, PointStudent
+from detectors.point_student import Encoded, LayeredStudent
 from detectors.spaces import Space
 
 
-class PointMLP(PointStudent):
+class PointMLP(LayeredStudent):
     """Fully connected layers on the inputs of each point, to compare geometry against.
 
     Args:

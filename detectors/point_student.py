@@ -71,8 +71,8 @@ class PointStudent(nn.Module, ABC):
 
     @property
     @abstractmethod
-    def last(self) -> nn.Linear:
-        """The last layer, which follows a layer norm and a ReLU."""
+    def out_channels(self) -> int:
+        """Width of the rows."""
 
     @abstractmethod
     def decode_raw(
@@ -86,9 +86,9 @@ class PointStudent(nn.Module, ABC):
         """Rows of the selected points (all when None), in the student's space."""
         return to_space(self.decode_raw(encoded, select), self.space)
 
+    @abstractmethod
     def start_from(self, rows: Float[Tensor, "R C"]) -> None:
-        """Set the last layer from a sample of the teacher's rows, before the first step."""
-        principal_start(self.last, rows.to(self.last.weight.device), self.space)
+        """Begin where a sample of the teacher's rows is, before the first step."""
 
     def forward(
         self,
@@ -100,7 +100,25 @@ class PointStudent(nn.Module, ABC):
         return self.decode(self.encode(xyz, offsets, inputs))
 
 
-class VoxelStudent(PointStudent):
+class LayeredStudent(PointStudent):
+    """A student that ends in a linear layer after a layer norm and a ReLU."""
+
+    @property
+    @abstractmethod
+    def last(self) -> nn.Linear:
+        """The last layer."""
+
+    @property
+    def out_channels(self) -> int:
+        """Width of the rows."""
+        return self.last.out_features
+
+    def start_from(self, rows: Float[Tensor, "R C"]) -> None:
+        """Set the last layer from a sample of the teacher's rows, before the first step."""
+        principal_start(self.last, rows.to(self.last.weight.device), self.space)
+
+
+class VoxelStudent(LayeredStudent):
     """A network over voxels, and a small per-point head that sees inside the voxel.
 
     The head gets the row of the point's voxel beside the point's own inputs and its place in the

@@ -108,7 +108,7 @@ def row_products(
     """Dot products of every stored row with vectors, in the arithmetic of the store's codec.
 
     Args:
-        features: The store; rows of `bf16`, `int8`, `pq64` and `segments` are not decoded.
+        features: The store; only rows of `fp16` are decoded.
         vectors: What is asked.
         unit_rows: Bring rows to length 1 first; a row of length zero has products 0.
     """

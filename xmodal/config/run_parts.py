@@ -111,6 +111,7 @@ class Optimiser:
         crop_points: Points of all crops of a step together; bounds its memory and time.
         crops: Places of the scene that a step sees.
         loss_rows: Points of the crops that are compared with the teacher.
+        loss_sets: Sets of points of each teacher that a step draws to compare; all if null.
         min_set_points: Sets of points with fewer than this among the compared ones are left out.
         accumulate: Pieces of `crop_points` points, each of a scene of its own, whose gradients are
             averaged for one update.
@@ -139,6 +140,7 @@ class Optimiser:
     crop_points: Count = 16384
     crops: Count = 4
     loss_rows: Count = 4096
+    loss_sets: Count | None = None
     min_set_points: Count = 3
     accumulate: Count = 1
     balance_scenes: Literal["points", "voxels", "equal"] = "voxels"
@@ -185,11 +187,11 @@ class StoreOptions:
 
     Attributes:
         codec: `fp16`; `bf16`: as large, quicker to ask; `int8`: half of it; `pq64`: 64 bytes a
-            point; `segments`: a row per super-point. What it costs in cosine is measured when it
-            is written.
+            point; `components`: 28; `segments`: a row per super-point. What it costs in cosine is
+            measured when it is written.
     """
 
-    codec: Literal["fp16", "bf16", "int8", "pq64", "segments"] = "fp16"
+    codec: Literal["fp16", "bf16", "int8", "pq64", "components", "segments"] = "fp16"
 
 
 @dataclass(frozen=True, kw_only=True)

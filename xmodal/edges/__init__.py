@@ -19,7 +19,8 @@ What the graph looks for on an op, beside `__call__`:
 - `build(...) -> nn.Module`: an op with weights. Its call takes the built module first, in a
   parameter named `net`, which is not a port either. `build` may ask, by keyword, for `channels`
   (the width of the target node), `space` (`unit`, `simplex`, `raw` or None: what the teachers of
-  this student give) and, in `distill`, `teacher_channels`. It may return None when the fields say
+  this student give), `num_rows` (points or splats of a run's one scene, None where there are
+  several) and, in `distill`, `teacher_channels`. It may return None when the fields say
   that there is nothing to learn.
 - `channels -> int | None` and `space -> str | None` (class variable, property or field): what the
   op gives, known without loading anything; None when only the weights can tell.
@@ -83,6 +84,7 @@ _BUILT_IN: Mapping[Verb, Mapping[str, str]] = MappingProxyType(
             "point_transformer": "xmodal.edges.encode.point_transformer:PointTransformer",
             "point_mlp": "xmodal.edges.encode.point_mlp:PointMlp",
             "ema": "xmodal.edges.encode.ema:Ema",
+            "splat_field": "xmodal.edges.encode.splat_field:SplatFieldOp",
         },
         "lift": {
             "points": "xmodal.edges.lift.points:LiftPoints",

@@ -147,14 +147,23 @@ class Graph:
         found: set[Space] = {space for node in (name, *sources) for _, space in spaces(plan, node)}
         return found.pop() if len(found) == 1 else None
 
-    def build_nets(self) -> dict[str, nn.Module]:
-        """New modules with random weights: students by node, learned losses by arrow."""
+    def build_nets(self, num_rows: int | None = None) -> dict[str, nn.Module]:
+        """New modules with random weights: students by node, learned losses by arrow.
+
+        Args:
+            num_rows: Points or splats of the one scene of a run, for students whose weights belong
+                to them.
+        """
         nets: dict[str, nn.Module] = {}
         for edge in self.edges:
             if not edge.has_weights:
                 continue
             node = self.nodes[edge.target]
-            offers = {"channels": node.channels, "space": self.space(edge.target)}
+            offers = {
+                "channels": node.channels,
+                "space": self.space(edge.target),
+                "num_rows": num_rows,
+            }
             if edge.verb == "distill":
                 offers["teacher_channels"] = self.nodes[edge.sources[0]].channels
             net = _build(edge.op, offers)

@@ -49,14 +49,18 @@ class Learners:
     averages: dict[str, Average]
 
 
-def build_learners(spec: RunFile) -> Learners:
+def build_learners(spec: RunFile, run: Run | None = None) -> Learners:
     """New networks with the random weights of the run's seed.
+
+    Args:
+        spec: The run file.
+        run: The run, lifted; students whose weights belong to its points or splats need it.
 
     Raises:
         DataError: If the graph has no student.
     """
     torch.manual_seed(spec.seed)
-    nets = spec.graph.build_nets()
+    nets = spec.graph.build_nets(None if run is None else _num_rows(run, spec))
     edges = spec.graph.students()
     if not edges:
         raise DataError(
@@ -75,6 +79,14 @@ def build_learners(spec: RunFile) -> Learners:
         loss: Any = edge.op
         losses.append(Distill(loss, edge.sources[0], edge.target, nets.get(edge.key)))
     return Learners(students, losses, averages_of(spec))
+
+
+def _num_rows(run: Run, spec: RunFile) -> int | None:
+    """Points or splats of a run of one scene, as soon as something was lifted to them."""
+    if spec.data.is_many:
+        return None
+    infos = [run.info(name) for name in run.sources()]
+    return next((info.num_points for info in infos if info.kind == "points"), None)
 
 
 def averages_of(spec: RunFile) -> dict[str, Average]:
@@ -106,7 +118,7 @@ def load_learners(run: Run, spec: RunFile) -> Learners:
             got="none",
             fix=f"xmodal train {home.runfile} --out {home.path}",
         )
-    learners = build_learners(spec)
+    learners = build_learners(spec, run)
     checkpoint = load_checkpoint(found[-1])
     for name, student in learners.students.items():
         fit_student(student.net, checkpoint, name)

@@ -95,7 +95,7 @@ def train_run(request: TrainRequest, report: Reporter) -> TrainSummary:
     log = RunLog(run.path / "log.jsonl")
     if request.again or request.overwrite:
         shutil.rmtree(run.checkpoints, ignore_errors=True)
-    learners = build_learners(spec)
+    learners = build_learners(spec, run)
     if request.start is not None:
         learners = start_from(learners, request.start)
     teaching = scenes_of(run, spec, "train")
@@ -141,7 +141,7 @@ def replay_run(request: TrainRequest, file: Path) -> str:
     """
     run = Run(request.out)
     spec = load_run(request.runfile, request.overrides)
-    learners = build_learners(spec)
+    learners = build_learners(spec, run)
     found = replay(
         file,
         learners.students,

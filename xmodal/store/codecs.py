@@ -1,4 +1,4 @@
-"""The five codecs of feature stores.
+"""The six codecs of feature stores.
 
 | codec | bytes a row of C channels | how |
 |---|---|---|
@@ -6,6 +6,7 @@
 | `bf16` | 2 C | 8 bits of mantissa; queries multiply it as it is, where the processor can |
 | `int8` | C + 4 | whole numbers up to 127, and one scale a row |
 | `pq64` | 64 | product quantisation, see `xmodal.store.quantiser` |
+| `components` | 28 | eight of 256 components of the scene, see `xmodal.store.components` |
 | `segments` | 4, and 2 C a segment | one half precision row for all points of a segment |
 
 A row of zeros stays a row of zeros in each of them.
@@ -23,7 +24,7 @@ from torch import Tensor
 
 from lifting.backends.jit import jit
 from xmodal.errors import DataError
-from xmodal.store import quantiser
+from xmodal.store import components, quantiser
 from xmodal.store.rows import BLOCK_ROWS, Array, Codec, FloatRows, StoredRows, source_blocks
 
 # Rows that a product takes at once: 64 MB of half precision at 512 channels.
@@ -183,6 +184,51 @@ class ProductRows(StoredRows):
         return quantiser.norms(self._arrays["codes"], np.asarray(self._arrays["codebook"]))
 
 
+class ComponentRows(StoredRows):
+    """`components`."""
+
+    codec: Codec = "components"
+    files = ("codes", "weights", "scale", "bank")
+
+    @classmethod
+    def write(cls, folder: Path, source: Array, **about: Array | None) -> None:
+        """See `StoredRows.write`."""
+        bank = components.train(_sample(source, about.get("valid")))
+        np.save(folder / "bank.npy", bank)
+        size = (len(source), components.PER_ROW)
+        codes = _new(folder / "codes.npy", np.uint8, size)
+        weights = _new(folder / "weights.npy", np.float16, size)
+        scale = np.zeros(len(source), dtype=np.float32)
+        for part, rows in source_blocks(source):
+            found = components.encode(rows, bank)
+            codes[part], weights[part], scale[part] = found.codes, found.weights, found.scale
+        _close(codes)
+        _close(weights)
+        np.save(folder / "scale.npy", scale)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """See `StoredRows.shapes`."""
+        size = (self.shape[0], components.PER_ROW)
+        bank = (components.NUM_COMPONENTS, self.shape[1])
+        return {"codes": size, "weights": size, "scale": size[:1], "bank": bank}
+
+    def decode(self, index: slice | npt.NDArray[np.int64]) -> FloatRows:
+        """See `StoredRows.decode`."""
+        return components.decode(self._coded(index), self._arrays["bank"])
+
+    def products(self, vectors: FloatRows) -> FloatRows:
+        """See `StoredRows.products`; one product a component, without decoding."""
+        return components.products(self._coded(slice(None)), self._arrays["bank"], vectors)
+
+    def norms(self) -> npt.NDArray[np.float32]:
+        """See `StoredRows.norms`; from the components' products with each other."""
+        return components.norms(self._coded(slice(None)), self._arrays["bank"])
+
+    def _coded(self, index: slice | npt.NDArray[np.int64]) -> components.Coded:
+        codes, weights, scale = (self._arrays[name][index] for name in self.files[:3])
+        return components.Coded(codes=codes, weights=weights, scale=scale)
+
+
 class SegmentRows(StoredRows):
     """`segments`: the weighted mean of a segment's observed rows stands for all of them.
 
@@ -255,6 +301,7 @@ CODECS: Mapping[Codec, type[StoredRows]] = {
     "bf16": BrainRows,
     "int8": ByteRows,
     "pq64": ProductRows,
+    "components": ComponentRows,
     "segments": SegmentRows,
 }
 

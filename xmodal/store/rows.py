@@ -16,7 +16,7 @@ from torch import Tensor
 from xmodal.errors import DataError
 from xmodal.store.arrays import load_array
 
-Codec = Literal["fp16", "bf16", "int8", "pq64", "segments"]
+Codec = Literal["fp16", "bf16", "int8", "pq64", "components", "segments"]
 Array = npt.NDArray[Any]
 FloatRows = npt.NDArray[np.float32]
 

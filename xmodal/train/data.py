@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol, runtime_checkable
 
@@ -177,12 +177,13 @@ class Batch:
     """A scene and, per student, the piece of it that a step looks at.
 
     `wide` holds, for students whose moving average sees more, its piece: the same compared rows
-    among more points.
+    among more points. `sets` holds, where not all are compared, the chosen sets of each teacher.
     """
 
     scene: TrainScene
     pieces: dict[str, Piece]
     wide: dict[str, Piece]
+    sets: dict[str, Int[Tensor, " K"]] = field(default_factory=dict[str, Tensor])
 
 
 def as_points(xyz: Float[Tensor, "M 3"], **fields: Tensor | None) -> Points:

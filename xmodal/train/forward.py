@@ -16,7 +16,7 @@ from xmodal.point_inputs import input_columns
 from xmodal.train.averages import MovingAverages
 from xmodal.train.data import Batch, Distill, Piece, Student, TrainScene, as_points, take_rows
 from xmodal.train.options import Average, TrainOptions
-from xmodal.train.sets import take_sets
+from xmodal.train.sets import choose_sets, take_sets
 from xmodal.values import Points, PointSets
 
 
@@ -87,6 +87,9 @@ class Forward:
         rows, options = batch.pieces[edge.student].compared, self.options
         if isinstance(value, PointSets):
             of_point = batch.scene.of_point[edge.teacher]
+            if (chosen := batch.sets.get(edge.teacher)) is not None:
+                value = choose_sets(value, chosen)
+                of_point = value.membership.transpose()
             few = options.min_set_points
             return take_sets(value, of_point, rows, options.device, min_points=few)
         return take_rows(value, rows, options.device)

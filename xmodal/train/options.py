@@ -89,6 +89,7 @@ class TrainOptions:
             the whole room, fewer show each point more of its surroundings. Where one crop covers
             the whole scene there is one.
         loss_rows: Points of the crops that are compared with the teacher.
+        loss_sets: Sets of points of each teacher that a step draws to compare; all if None.
         min_set_points: Sets of points with fewer than this among the compared ones are left out.
         accumulate: Pieces that a step sees one after the other, each of `crop_points` points of its
             own scene; the gradient is their mean.
@@ -125,6 +126,7 @@ class TrainOptions:
     crop_points: int = 16384
     crops: int = 4
     loss_rows: int = 4096
+    loss_sets: int | None = None
     min_set_points: int = 3
     accumulate: int = 1
     balance_scenes: BalanceScenes = "voxels"
@@ -153,6 +155,9 @@ class TrainOptions:
             if getattr(self, name) < 1:
                 msg = f"{name} must be at least 1, not {getattr(self, name)}"
                 raise ValueError(msg)
+        if self.loss_sets is not None and self.loss_sets < 1:
+            msg = f"loss_sets must be at least 1, or None for all, not {self.loss_sets}"
+            raise ValueError(msg)
         limits = (self.weight_decay, self.warmup_steps, self.threads, self.max_skips)
         if not 0 < self.lr < math.inf or not self.grad_clip > 0 or not min(limits) >= 0:
             msg = (

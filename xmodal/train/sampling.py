@@ -13,6 +13,8 @@ from xmodal.errors import DataError
 from xmodal.train.crops import nearest
 from xmodal.train.data import Batch, Distill, Piece, Student, TrainScene
 from xmodal.train.options import TrainOptions
+from xmodal.train.sets import counting_sets
+from xmodal.values import PointSets
 
 # A moving average with a global view sees this many times the points.
 _WIDER = 2
@@ -45,6 +47,9 @@ class Sampler:
     ) -> None:
         self.scenes, self.students, self.wide, self.options = scenes, students, wide, options
         first = next(iter(students))
+        teachers = {edge.teacher for edge in edges}
+        nodes = scenes[0].nodes if scenes else {}
+        self._set_teachers = sorted(t for t in teachers if isinstance(nodes.get(t), PointSets))
         self._seen = [{n: scene.seen(n, edges) for n in students} for scene in scenes]
         self._centres = [
             scene.cloud(first).xyz[seen[first]]
@@ -104,7 +109,18 @@ class Sampler:
             crop = [w[i] for w, i in zip(wider, inside, strict=True)]
             pieces[name] = _piece(crop, seen, num_compared, rng)
             wide[name] = _widened(pieces[name], wider, inside)
-        return Batch(scene, pieces, wide)
+        return Batch(scene, pieces, wide, self._sets(scene, rng))
+
+    def _sets(self, scene: TrainScene, rng: np.random.Generator) -> dict[str, Tensor]:
+        """The sets that are compared, where a step compares only some."""
+        most = self.options.loss_sets
+        chosen: dict[str, Tensor] = {}
+        for teacher in self._set_teachers if most is not None else ():
+            value = scene.nodes[teacher]
+            assert isinstance(value, PointSets), "looked up when the stage began"
+            there = counting_sets(value).nonzero().squeeze(1).numpy()
+            chosen[teacher] = torch.from_numpy(np.sort(rng.permutation(there)[:most]))
+        return chosen
 
 
 def _offsets(crops: Sequence[Tensor]) -> Tensor:

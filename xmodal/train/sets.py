@@ -50,6 +50,21 @@ def take_sets(
     )
 
 
+def choose_sets(sets: PointSets, chosen: Int[Tensor, " K"]) -> PointSets:
+    """Some of the sets, over the same points.
+
+    Args:
+        sets: Sets of points of a cloud.
+        chosen: Their numbers.
+    """
+    return PointSets(
+        rows=sets.rows[chosen],
+        valid=sets.valid[chosen],
+        weight=sets.weight[chosen],
+        membership=sets.membership.select_rows(chosen),
+    )
+
+
 def counting_sets(sets: PointSets) -> Bool[Tensor, " M"]:
     """Sets that are valid and have weight."""
     return sets.valid & (sets.weight > 0)

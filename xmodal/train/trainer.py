@@ -130,7 +130,7 @@ class Trainer:
                     continue
                 num = -(-_START_ROWS // len(self.scenes))
                 rows = torch.cat([s.sample_rows(teacher, num, rng) for s in self.scenes])
-                if rows.shape[1] == student.net.last.out_features:
+                if rows.shape[1] == student.net.out_channels:
                     student.net.start_from(rows)
                 break
         self.copies.start()
