@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from lifting.backends import resolve_backend
@@ -197,10 +197,7 @@ class _BlockLift:
     def _lift_block(self, block: slice, result: Lifted) -> None:
         parts = [part for i in range(len(self.views)) if (part := self._see(i, block)) is not None]
         rows = result.rows[block]
-        if self.compiled and all(part.rows.dtype != torch.float64 for part in parts):
-            figures = _fuse_compiled(parts, rows, self.robust)
-        else:
-            figures = _fuse_reference(parts, rows, self.robust, self.options.backend)
+        figures = fuse_parts(parts, rows, robust=self.robust, backend=self.options.backend)
         weight, count, disagreement = figures
         result.weight[block] = weight.to(result.weight.dtype)
         result.valid[block] = weight > 0
@@ -235,8 +232,35 @@ class _BlockLift:
         return geometry
 
 
+def fuse_parts(
+    parts: Sequence[ViewPart],
+    rows: Float[Tensor, "M C"],
+    *,
+    robust: RobustLift | None = None,
+    backend: str = "auto",
+) -> tuple[Float[Tensor, " M"], Int64[Tensor, " M"], Float[Tensor, " M"]]:
+    """Average what several views give to the same targets, without gradients.
+
+    Args:
+        parts: The views, weights zero or more.
+        rows: Written: the means; zero where nothing was observed.
+        robust: Weigh down sources that disagree with the mean, in a second pass.
+        backend: Who multiplies; see `lifting.backends.resolve_backend`.
+
+    Returns:
+        Per target the sum of weights, the number of views and the disagreement.
+
+    Raises:
+        ValueError: If a feature that is used is not finite.
+    """
+    compiled = resolve_backend(backend, rows.device) == "numba"
+    if compiled and all(part.rows.dtype != torch.float64 for part in parts):
+        return _fuse_compiled(parts, rows, robust)
+    return _fuse_reference(parts, rows, robust, backend)
+
+
 def _fuse_compiled(
-    parts: list[ViewPart], rows: Tensor, robust: RobustLift | None
+    parts: Sequence[ViewPart], rows: Tensor, robust: RobustLift | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Average a block with the compiled kernel: weight, count and disagreement; fills `rows`."""
     from lifting.backends import numba_views  # numba costs half a second to import
@@ -253,7 +277,7 @@ def _fuse_compiled(
 
 
 def _fuse_reference(
-    parts: list[ViewPart], rows: Tensor, robust: RobustLift | None, backend: str
+    parts: Sequence[ViewPart], rows: Tensor, robust: RobustLift | None, backend: str
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Average a block in plain torch: weight, count and disagreement; fills `rows`."""
     dtype = _sum_dtype(rows)
