@@ -28,8 +28,8 @@ __all__ = [
     "resolve_backend",
 ]
 
-BackendName = Literal["torch", "numba", "torch_scatter", "triton"]
-Operation = Literal["csr_apply", "segment_max", "voxelize"]
+BackendName = Literal["torch", "numba", "torch_scatter", "triton", "gsplat"]
+Operation = Literal["csr_apply", "segment_max", "voxelize", "splat_weights"]
 
 _log = logging.getLogger(__name__)
 
@@ -42,6 +42,7 @@ _CHOICES: dict[Operation, dict[str, tuple[BackendName, ...]]] = {
     },
     "segment_max": {"cpu": ("numba", "torch"), "cuda": ("torch",)},
     "voxelize": {"cpu": ("numba", "torch"), "cuda": ("torch",)},
+    "splat_weights": {"cpu": ("numba", "torch"), "cuda": ("gsplat", "torch")},
 }
 _IMPLEMENTATION: dict[BackendName, str] = {
     "torch": "lifting.backends.torch_csr",
@@ -54,6 +55,7 @@ _INSTALL: dict[BackendName, str] = {
     "numba": "pip install numba",
     "torch_scatter": "pip install --no-build-isolation torch-scatter",
     "triton": "pip install triton",
+    "gsplat": "pip install gsplat",
 }
 
 
@@ -86,7 +88,7 @@ def available_backends() -> dict[BackendName, str | None]:
         if problem is not None:
             reasons[name] = f"{problem}; install it with: {_INSTALL[name]}"
         else:
-            no_device = name == "triton" and not torch.cuda.is_available()
+            no_device = name in ("triton", "gsplat") and not torch.cuda.is_available()
             reasons[name] = "no CUDA device" if no_device else None
     return reasons
 

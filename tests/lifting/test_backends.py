@@ -271,7 +271,7 @@ def test_absent_package_names_the_install_line(tmp_path: Path) -> None:
 
 def test_available_backends_lists_all() -> None:
     found = backends.available_backends()
-    assert list(found) == ["torch", "numba", "torch_scatter", "triton"]
+    assert list(found) == ["torch", "numba", "torch_scatter", "triton", "gsplat"]
     assert found["torch"] is None
     assert found["numba"] is None
     assert torch.cuda.is_available() or found["triton"]
