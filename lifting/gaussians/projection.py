@@ -155,11 +155,15 @@ def _check_settings(camera: Camera, dilation_px2: float, near_m: float) -> None:
 
 def _camera_frame(xyz: Tensor, camera: Camera) -> Tensor:
     """Points in the camera frame, in the points' precision."""
-    R_world_cam = camera.T_world_cam[:3, :3].to(xyz.device)
-    R_cam_world = torch.linalg.inv(R_world_cam.double()).to(xyz)
     # Subtracting the centre first, in the better precision of both, keeps float32 exact for
     # scenes far from the world's origin.
-    return (xyz - camera.centre.to(xyz.device)).to(xyz) @ R_cam_world.T
+    return (xyz - camera.centre.to(xyz.device)).to(xyz) @ _world_to_camera(camera, xyz).T
+
+
+def _world_to_camera(camera: Camera, like: Tensor) -> Tensor:
+    """The rotation into the camera frame."""
+    R_world_cam = camera.T_world_cam[:3, :3].to(like.device)
+    return torch.linalg.inv(R_world_cam.double()).to(like)
 
 
 @torch.no_grad()
@@ -190,8 +194,7 @@ def _projected_axes(
     quats: Tensor, scales: Tensor, slope: Tensor, depth_m: Tensor, camera: Camera
 ) -> Tensor:
     """The three semi-axes of each splat in the image, [M, 2, 3], pixels."""
-    R_cam_world = torch.linalg.inv(camera.T_world_cam[:3, :3].to(quats.device).double()).to(quats)
-    axes = R_cam_world @ (rotation_matrices(quats) * scales[:, None, :])
+    axes = _world_to_camera(camera, quats) @ (rotation_matrices(quats) * scales[:, None, :])
     low, high = _slope_limits(camera, slope)
     slope = torch.clamp(slope, min=low, max=high)
     stretch = camera.K.to(slope).diagonal()[:2] / depth_m[:, None]
