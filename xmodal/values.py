@@ -164,6 +164,8 @@ class Gaussians:
         weight: Coverage: the sum of its shares in the pixels of all views.
         num_views: Views that it has a share in.
         disagreement: How much the views differ about it, 0 to 1.
+        segments: Thing or patch that a splat belongs to, -1 for none.
+        masked: True where a student did not get to see the splat's inputs.
     """
 
     means: Float[Tensor, "M 3"]
@@ -177,6 +179,8 @@ class Gaussians:
     weight: Float[Tensor, " M"] | None = None
     num_views: Int[Tensor, " M"] | None = None
     disagreement: Float[Tensor, " M"] | None = None
+    segments: Int[Tensor, " M"] | None = None
+    masked: Bool[Tensor, " M"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

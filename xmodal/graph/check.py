@@ -18,6 +18,7 @@ from xmodal.graph.ports import (
     assign,
     describe,
     gives_of,
+    grounds,
     ports_of,
 )
 
@@ -236,7 +237,7 @@ def _check_support(plan: Plan, name: str, node: Node) -> None:
     made_by = plan.producer(name)
     if node.on is None:
         if made_by is not None and node.kind in SUPPORTED and support(plan, name) is None:
-            same = [s for s in made_by.sources if plan.kind(s) == _ground(node.kind)]
+            same = [s for s in made_by.sources if plan.kind(s) in grounds(node.kind)]
             unknown = any(plan.nodes.get(s) is None for s in made_by.sources)
             if not same and not unknown:
                 fix = "add `on: NODE` or, for a grid, `on: {range_m: ..., cell_m: ...}`"
@@ -262,17 +263,12 @@ def _check_support(plan: Plan, name: str, node: Node) -> None:
     _check_named_support(plan, name, node.on)
 
 
-def _ground(kind: Kind) -> Kind:
-    """The kind of node that rows of a kind stand on: sets of points on points, others on theirs."""
-    return "points" if kind == "point_sets" else kind
-
-
 def _check_named_support(plan: Plan, name: str, on: str) -> None:
     loc: Loc = ("nodes", name, "on")
     node = plan.nodes.get(name)
-    kind = None if node is None else _ground(node.kind)
+    kinds: tuple[Kind, ...] = () if node is None else grounds(node.kind)
     if on not in plan.nodes:
-        candidates = [other for other in plan.nodes if other != name and plan.kind(other) == kind]
+        candidates = [other for other in plan.nodes if other != name and plan.kind(other) in kinds]
         fix = suggest(on, candidates or list(plan.nodes), "name a node of this graph")
         plan.note(loc, one_of(candidates or plan.nodes), f"the unknown node `{on}`", fix)
         return
@@ -283,16 +279,17 @@ def _check_named_support(plan: Plan, name: str, on: str) -> None:
         wanted = "a geometry that does not depend on this node"
         plan.note(loc, wanted, f"`{on}`, which leads back here", "name the sensor's node")
         return
-    if plan.kind(on) != kind:
+    if plan.kind(on) not in kinds:
         fix = "name a node of the same kind, or give a grid"
-        plan.note(loc, f"a node of kind {kind}", f"`{on}`, which is {plan.kind(on)}", fix)
+        got = f"`{on}`, which is {plan.kind(on)}"
+        plan.note(loc, f"a node of kind {' or '.join(kinds)}", got, fix)
         return
     made_by = plan.producer(name)
     if made_by is None or any(plan.nodes.get(s) is None for s in made_by.sources):
         return
-    geometries = {s: support(plan, s) for s in made_by.sources if plan.kind(s) == kind}
+    geometries = {s: support(plan, s) for s in made_by.sources if plan.kind(s) in kinds}
     if base not in geometries.values():
-        have = ", ".join(f"`{s}`" for s in geometries) or f"no {kind}"
+        have = ", ".join(f"`{s}`" for s in geometries) or f"no {' or '.join(kinds)}"
         plan.note(
             loc,
             f"the geometry of a source of `{made_by.key}`",

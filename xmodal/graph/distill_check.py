@@ -61,7 +61,9 @@ def _takes_both(draft: Draft, teacher: Kind | None, student: Kind | None) -> boo
     if draft.op is None or teacher is None or student is None:
         return False
     ports = ports_of(type(draft.op)).inputs
-    return len(ports) == 2 and ports[0].kinds == (teacher,) and ports[1].kinds == (student,)
+    if len(ports) != 2 or ports[0].kinds == ports[1].kinds:
+        return False
+    return teacher in ports[0].kinds and student in ports[1].kinds
 
 
 def _check_space(plan: Plan, draft: Draft, source: str) -> None:

@@ -9,7 +9,7 @@ from xmodal.config.problems import Loc, Problem
 from xmodal.config.reader import Document
 from xmodal.edges import Op, Verb
 from xmodal.graph.parts import Cells, Grid, Node, Space, has_teacher, has_weights, op_space
-from xmodal.graph.ports import SUPPORTED, Kind
+from xmodal.graph.ports import SUPPORTED, Kind, grounds
 
 Support = str | Grid | Cells
 
@@ -100,8 +100,7 @@ def support(plan: Plan, name: str) -> Support | None:
         elif made_by is None:
             return name
         elif node.kind in SUPPORTED:
-            ground = "points" if node.kind == "point_sets" else node.kind
-            same = [s for s in made_by.sources if plan.kind(s) == ground]
+            same = [s for s in made_by.sources if plan.kind(s) in grounds(node.kind)]
             if not same:
                 return None
             name = same[0]

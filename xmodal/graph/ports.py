@@ -50,6 +50,13 @@ SUPPORTED: tuple[Kind, ...] = ("points", "point_sets", "voxels", "bev", "gaussia
 # These have features by nature, so such a node always says how wide they are.
 FEATURES: tuple[Kind, ...] = ("feature_map", "masks", "point_sets", "embedding", "bev", "voxels")
 
+
+
+def grounds(kind: Kind) -> tuple[Kind, ...]:
+    """Kinds of node that rows of a kind may stand on; sets of points also on splats' centres."""
+    return ("points", "gaussians") if kind == "point_sets" else (kind,)
+
+
 _CLASSES: Mapping[str, Kind] = MappingProxyType(
     {
         "Image": "image",

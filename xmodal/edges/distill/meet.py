@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lifting.operator import LiftOperator
-    from xmodal.values import Points, PointSets
+    from xmodal.values import Gaussians, Points, PointSets
 
 Rows = Literal["all", "masked", "visible"]
 
@@ -42,8 +42,8 @@ class SetPair:
 
 
 def meet(
-    teacher: Points,
-    student: Points,
+    teacher: Points | Gaussians,
+    student: Points | Gaussians,
     *,
     coverage_half: float = 1.0,
     agreement_power: float = 0.0,
@@ -106,7 +106,11 @@ def meet(
 
 
 def meet_sets(
-    teacher: PointSets, student: Points, *, coverage_half: float = 1.0, rows: Rows = "all"
+    teacher: PointSets,
+    student: Points | Gaussians,
+    *,
+    coverage_half: float = 1.0,
+    rows: Rows = "all",
 ) -> SetPair:
     """Sets and the student's rows; sets weigh by coverage as points do in `meet`.
 
@@ -134,7 +138,25 @@ def meet_sets(
     )
 
 
-def chosen_rows(student: Points, rows: Rows) -> Tensor | None:
+def rendered(pair: SetPair) -> SetPair:
+    """The pair with the student's average over each set in the place of its points."""
+    import torch
+
+    from lifting.operator import LiftOperator
+
+    # A set without any share in the student's points has nothing to be rendered from.
+    kept = (pair.membership.row_sum() > 0).nonzero().squeeze(1)
+    members = pair.membership.select_rows(kept).mean()
+    own = LiftOperator.identity(len(kept), dtype=members.weight.dtype)
+    return SetPair(
+        teacher=pair.teacher[kept],
+        student=members.apply(pair.student.to(torch.float32)),
+        membership=own.to(device=pair.student.device),
+        weight=pair.weight[kept],
+    )
+
+
+def chosen_rows(student: Points | Gaussians, rows: Rows) -> Tensor | None:
     """Points that count by whether the student saw their inputs; None for all.
 
     Raises:

@@ -6,14 +6,14 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from xmodal.edges.distill.meet import Pair, Rows, SetPair, meet, meet_sets
+from xmodal.edges.distill.meet import Pair, Rows, SetPair, meet, meet_sets, rendered
 from xmodal.edges.distill.project import Project, projection
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from xmodal.edges.distill.head import Head
-    from xmodal.values import Points, PointSets
+    from xmodal.values import Gaussians, Points, PointSets
 
 Standardisation = Literal["none", "channel", "phi", "whiten"]
 
@@ -88,7 +88,13 @@ class PointsLoss(Loss, ABC):
             msg = f"agreement_power must be 0 or more, not {self.agreement_power}"
             raise ValueError(msg)
 
-    def __call__(self, teacher: Points, student: Points, *, net: nn.Module | None = None) -> Tensor:
+    def __call__(
+        self,
+        teacher: Points | Gaussians,
+        student: Points | Gaussians,
+        *,
+        net: nn.Module | None = None,
+    ) -> Tensor:
         """The loss of the rows that the teacher observed, without the edge's `weight`."""
         pair = meet(
             teacher,
@@ -150,10 +156,19 @@ class SetLoss(Loss, ABC):
     Attributes:
         standardise: See `FeatureLoss`.
         allow_simplex: Take teacher rows that are probabilities, too.
+        decode: Where the projection works: on each of the `points`, or once on the average over a
+            set (`sets`), as renderers decode a pixel.
     """
 
     standardise: Standardisation = "none"
     allow_simplex: bool = False
+    decode: Literal["points", "sets"] = "points"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.decode == "sets" and self.project == "none":
+            msg = "decode: sets says where the projection works, but project is none"
+            raise ValueError(msg)
 
     @property
     def teacher_spaces(self) -> tuple[str, ...]:
@@ -165,11 +180,11 @@ class SetLoss(Loss, ABC):
         return self._head(channels, teacher_channels, standardise=self.standardise)
 
     def __call__(
-        self, teacher: PointSets, student: Points, *, net: nn.Module | None = None
+        self, teacher: PointSets, student: Points | Gaussians, *, net: nn.Module | None = None
     ) -> Tensor:
         """The loss of the sets that count, without the edge's `weight`."""
         pair = meet_sets(teacher, student, coverage_half=self.coverage_half, rows=self.rows)
-        return self._loss(pair, net)
+        return self._loss(rendered(pair) if self.decode == "sets" else pair, net)
 
     @abstractmethod
     def _loss(self, pair: SetPair, net: nn.Module | None) -> Tensor:
