@@ -51,6 +51,7 @@ FILES = {
     "bf16": ["rows"],
     "int8": ["codes", "scale"],
     "pq64": ["codes", "codebook"],
+    "components": ["codes", "weights", "scale", "bank"],
     "segments": ["rows", "row_of"],
 }
 EVERY_FILE = [(codec, name) for codec, names in FILES.items() for name in names]

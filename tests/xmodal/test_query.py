@@ -159,7 +159,7 @@ class DecodingTeacher:
         return DirectionTeacher().relevancy(rows, text, negatives)
 
 
-@pytest.fixture(params=["fp16", "bf16", "int8", "pq64", "segments"])
+@pytest.fixture(params=["fp16", "bf16", "int8", "pq64", "components", "segments"])
 def coded(request: pytest.FixtureRequest, tmp_path: Path) -> Features:
     """Rows of four kinds, each near a word's direction, of lengths from 0.5 to 1."""
     codec: Codec = request.param

@@ -164,30 +164,42 @@ def _pursue(dots: Rows, gram: Rows, positive: bool, codes: Codes, weights: Rows)
     num = dots.shape[1]
     left = np.empty(num, dtype=np.float32)
     for i in range(dots.shape[0]):
-        left[:] = dots[i]
         for step in range(codes.shape[1]):
-            best, largest = -1, np.float32(_NOTHING_LEFT)
-            for k in range(num):
-                value = left[k] if positive else abs(left[k])
-                if value > largest:
-                    best, largest = k, value
-            if best < 0:
-                break
-            codes[i, step] = best
-            for _ in range(_SWEEPS):
-                for a in range(step + 1):
-                    here = codes[i, a]
-                    value = dots[i, here]
-                    for b in range(step + 1):
-                        if b != a:
-                            value -= gram[here, codes[i, b]] * weights[i, b]
-                    value /= gram[here, here]
-                    weights[i, a] = max(value, np.float32(0)) if positive else value
             left[:] = dots[i]
-            for a in range(step + 1):
+            for a in range(step):
                 here, value = codes[i, a], weights[i, a]
                 for k in range(num):
                     left[k] -= value * gram[here, k]
+            best = _most_telling(left, positive)
+            if best < 0:
+                break
+            codes[i, step] = best
+            _fit_weights(dots[i], gram, positive, codes[i, : step + 1], weights[i, : step + 1])
+
+
+@jit
+def _most_telling(left: Rows, positive: bool) -> int:
+    """The component with the largest product with what is left of a row; -1 if there is none."""
+    best, largest = -1, np.float32(_NOTHING_LEFT)
+    for k in range(left.shape[0]):
+        value = left[k] if positive else abs(left[k])
+        if value > largest:
+            best, largest = k, value
+    return best
+
+
+@jit
+def _fit_weights(dots: Rows, gram: Rows, positive: bool, codes: Codes, weights: Rows) -> None:
+    """Least squares over the chosen components, one weight at a time, from the last weights."""
+    for _ in range(_SWEEPS):
+        for a in range(codes.shape[0]):
+            here = codes[a]
+            value = dots[here]
+            for b in range(codes.shape[0]):
+                if b != a:
+                    value -= gram[here, codes[b]] * weights[b]
+            value /= gram[here, here]
+            weights[a] = max(value, np.float32(0)) if positive else value
 
 
 @jit
