@@ -59,7 +59,7 @@ class PointRenderer:
             cloud = torch.from_numpy(np.ascontiguousarray(self.tree.data, dtype=np.float32))
             depth_m = zbuffer(cloud, small, radius_m=self.reach_m / 2).depth_m.reshape(-1)
         else:
-            depth_m = _depth_at(uv, small, depth)
+            depth_m = depth_at(uv, small, depth)
         seen = depth_m > 0
         xyz = unproject(uv[seen], depth_m[seen], small).numpy()
         distance, index = self.tree.query(xyz, distance_upper_bound=self.reach_m, workers=-1)
@@ -87,7 +87,7 @@ def point_spacing(xyz: npt.NDArray[np.float32], tree: KDTree | None = None) -> f
     return float(np.median(distance)) or 0.01
 
 
-def _depth_at(uv: torch.Tensor, small: Camera, depth: Depth) -> torch.Tensor:
+def depth_at(uv: torch.Tensor, small: Camera, depth: Depth) -> torch.Tensor:
     """Depth-map values at pixels of `small`, by the ratio of the two cameras' intrinsics.
 
     Colour and depth are taken to share one optical centre, as every posed RGB-D folder does.

@@ -7,7 +7,11 @@ a place in the taken picture. So no picture is undistorted and no teacher map is
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Literal
+
+import torch
 
 from lifting.cameras import Camera, pixel_centres, pixel_rays, project, scale_camera
 from lifting.operator import LiftOperator
@@ -54,3 +58,38 @@ def view_taps(view: LiftView, drawn: Camera) -> LiftOperator:
         scale = uv.new_tensor((view.camera.hw[1] / drawn.hw[1], view.camera.hw[0] / drawn.hw[0]))
         uv = uv * scale
     return taps_at(view, uv)
+
+
+def mask_level_taps(
+    level: Literal["smallest", "middle", "largest"],
+) -> Callable[[LiftView, Camera], LiftOperator]:
+    """Like `view_taps`, but a pixel takes one of the masks that cover it.
+
+    Mask generators find a thing's parts, the thing, and the group that it stands in; masks of one
+    size rank tell of one of these.
+
+    Args:
+        level: Which mask by its number of pixels; `middle` is the lower median.
+
+    Returns:
+        A function of a view and a drawing of it. It raises ValueError for a view without masks.
+    """
+
+    def read(view: LiftView, drawn: Camera) -> LiftOperator:
+        if view.membership is None:
+            raise ValueError(f"{view.name}: a level of masks was asked of a teacher without masks")
+        taps = view_taps(view, drawn).drop_zeros()
+        size = torch.zeros(len(view.rows), dtype=torch.float64)
+        size.index_add_(0, view.membership.col, view.membership.weight.double())
+        by_size = torch.argsort(size[taps.col], stable=True)
+        order = by_size[torch.argsort(taps.row[by_size], stable=True)]
+        count = taps.crow.diff()
+        pixels = (count > 0).nonzero().squeeze(1)
+        last = count[pixels] - 1
+        place = {"smallest": last * 0, "middle": last // 2, "largest": last}[level]
+        chosen = taps.col[order[taps.crow[:-1][pixels] + place]]
+        return LiftOperator.from_coo(
+            pixels, chosen, taps.weight.new_ones(len(pixels)), shape=taps.shape
+        )
+
+    return read

@@ -10,13 +10,15 @@ import typer
 
 def lift(
     scene: Annotated[
-        Path, typer.Argument(help="A folder of posed RGB-D frames, or a run file (.yaml).")
+        Path, typer.Argument(help="A folder of posed pictures, or a run file (.yaml).")
     ],
     out: Annotated[Path, typer.Option(help="RUN folder to make.")],
     teacher: Annotated[
         str, typer.Option(help="NAME[:MODEL[@CHECKPOINT]], for example openclip:ViT-B-16@FILE.")
     ] = "embedded",
-    to: Annotated[str, typer.Option(help="Representation to lift to: points.")] = "points",
+    to: Annotated[
+        str, typer.Option(help="Representation to lift to: points or gaussians.")
+    ] = "points",
     voxel_m: Annotated[float, typer.Option(help="Point spacing when fused from depth.")] = 0.02,
     max_frames: Annotated[int | None, typer.Option(help="Use this many, evenly spaced.")] = None,
     disk_budget: Annotated[str, typer.Option(help="Cap of the teacher cache.")] = "4GB",
@@ -25,6 +27,9 @@ def lift(
     store: Annotated[
         Path | None, typer.Option(help="RUN whose features are used where they are the same.")
     ] = None,
+    splats: Annotated[int | None, typer.Option(help="Splats to start a fit from.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Pictures that a fit of splats shows.")] = None,
+    seed: Annotated[int, typer.Option(help="Of a fit of splats.")] = 0,
 ) -> None:
     """Lift a teacher's 2D features into 3D, without training.
 
@@ -32,7 +37,7 @@ def lift(
 
         xmodal lift SCENE --teacher embedded --to points --out RUN
 
-        xmodal lift SCENE --teacher dino --max-frames 4 --out RUN
+        xmodal lift PHOTOS --teacher imagenet_dense --to gaussians --splats 10000 --out RUN
     """
     from xmodal.cli.progress import progress
     from xmodal.runs.lift import LiftRequest, lift_run
@@ -48,5 +53,8 @@ def lift(
         cache=cache,
         overwrite=overwrite,
         store=store,
+        splats=splats,
+        steps=steps,
+        seed=seed,
     )
     print(lift_run(request, progress).summary())

@@ -51,7 +51,6 @@ SUPPORTED: tuple[Kind, ...] = ("points", "point_sets", "voxels", "bev", "gaussia
 FEATURES: tuple[Kind, ...] = ("feature_map", "masks", "point_sets", "embedding", "bev", "voxels")
 
 
-
 def grounds(kind: Kind) -> tuple[Kind, ...]:
     """Kinds of node that rows of a kind may stand on; sets of points also on splats' centres."""
     return ("points", "gaussians") if kind == "point_sets" else (kind,)

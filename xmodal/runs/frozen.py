@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +14,14 @@ import torch
 
 from xmodal.atomic import temporary_name
 from xmodal.datasets import Scene
-from xmodal.errors import DataError
+from xmodal.errors import ConfigError, DataError
 from xmodal.graph import Edge, Graph
 from xmodal.runs.settings import parse_bytes, sensor_values
+from xmodal.splat_values import centres
 from xmodal.store import FeatureInfo, fingerprint_of
 from xmodal.teachers.cache import CachedViews, TeacherCache
 from xmodal.teachers.weights import user_cache
-from xmodal.values import Image, Labels, Points, PointSets, Views
+from xmodal.values import Gaussians, Image, Labels, Points, PointSets, Views
 
 if TYPE_CHECKING:
     from xmodal.teachers import Teacher
@@ -32,7 +33,7 @@ LIFTED = "lifted"
 
 
 def stored_nodes(graph: Graph, scene: Scene) -> list[str]:
-    """The frozen nodes that a run keeps: points with features and sets of points; `lifted` first.
+    """The frozen nodes that a run keeps: points or splats with features, and sets; `lifted` first.
 
     Nodes made from labels are left out where the scene has none.
 
@@ -45,44 +46,95 @@ def stored_nodes(graph: Graph, scene: Scene) -> list[str]:
     wanted = [
         name
         for name in graph.frozen_nodes()
-        if graph.nodes[name].kind in ("points", "point_sets")
+        if graph.nodes[name].kind in ("points", "gaussians", "point_sets")
         and graph.nodes[name].channels is not None
         and not graph.upstream(name) & labels
     ]
-    wanted.sort(key=lambda name: (graph.nodes[name].kind != "points", name != LIFTED))
-    if not wanted or graph.nodes[wanted[0]].kind != "points":
+    wanted.sort(key=lambda name: (graph.nodes[name].kind == "point_sets", name != LIFTED))
+    if not wanted or graph.nodes[wanted[0]].kind == "point_sets":
         raise DataError(
             f"graph {graph.name}",
-            wanted="a frozen node of points with features, to be asked and taught from",
+            wanted="a frozen node of points or splats with features, to be asked and taught from",
             got=", ".join(wanted) or "none",
             fix="lift a teacher's output to a node of points, named `lifted` by custom",
         )
     return wanted
 
 
+def splats_node(graph: Graph) -> str | None:
+    """The bare splats that the kept nodes of a graph stand on; None in a graph over points.
+
+    Raises:
+        ConfigError: If there are several.
+    """
+    frozen = graph.frozen_nodes()
+    bare = [
+        name
+        for name, node in graph.nodes.items()
+        if node.kind == "gaussians" and node.channels is None
+        if name in frozen or name in graph.sensors()
+    ]
+    if len(bare) > 1:
+        raise ConfigError(
+            f"graph {graph.name}",
+            wanted="one node of bare splats, which all features of a run belong to",
+            got=", ".join(bare),
+            fix="lift to one of them, and write a graph of its own for the other",
+        )
+    return bare[0] if bare else None
+
+
 @dataclass(frozen=True)
 class Lifting:
-    """One scene on its way through the frozen part of a graph."""
+    """One scene on its way through the frozen part of a graph.
+
+    Attributes:
+        graph: The graph.
+        scene: The scene.
+        cloud: The scene's points; None where no node asks for them.
+        teachers: The graph's teachers, by node.
+        cache: Their output.
+        report: Shows what is done.
+        given: Nodes that are there already.
+    """
 
     graph: Graph
     scene: Scene
-    cloud: Points
+    cloud: Points | None
     teachers: Mapping[str, Teacher]
     cache: TeacherCache
     report: Reporter
+    given: Mapping[str, Gaussians] = field(default_factory=dict[str, Gaussians])
+
+    def splats(self, name: str) -> Gaussians:
+        """Fit or read the bare splats of the scene."""
+        values = sensor_values(self.graph, self.scene, self.cloud)
+        with self.report("splats") as progress:
+            values = self.graph.run(
+                values, targets=[name], extras=lambda _edge: {"progress": progress}
+            )
+        found = values[name]
+        assert isinstance(found, Gaussians)  # the graph was checked
+        return found
 
     def nodes(self, wanted: Sequence[str], *, scratch: Path) -> dict[str, Points | PointSets]:
         """Compute frozen nodes; rows of points lie in files of `scratch`.
 
-        The files have no name by the time this returns: they vanish with the tensors.
+        The files have no name by the time this returns: they vanish with the tensors. Splats are
+        given as their centres.
         """
         if not wanted:
             return {}
-        values = sensor_values(self.graph, self.scene, self.cloud)
+        values: dict[str, Any] = sensor_values(self.graph, self.scene, self.cloud)
+        values |= self.given
+        sizes = [len(value.means) for value in self.given.values()]
+        sizes += [] if self.cloud is None else [len(self.cloud.xyz)]
 
         def extras(edge: Edge) -> dict[str, Any]:
-            width = self.graph.nodes[edge.target].channels or 1
-            shape = (len(self.cloud.xyz), width)
+            node = self.graph.nodes[edge.target]
+            if node.kind not in ("points", "gaussians"):
+                return {"progress": lifting}
+            shape = (sizes[0], node.channels or 1)
             return {"out": _file_tensor(scratch, shape), "progress": lifting}
 
         with self.report("lift") as lifting:
@@ -92,6 +144,7 @@ class Lifting:
         found: dict[str, Points | PointSets] = {}
         for name in wanted:
             value = values[name]
+            value = centres(value) if isinstance(value, Gaussians) else value
             assert isinstance(value, (Points, PointSets))  # the graph was checked
             found[name] = value
         return found

@@ -20,6 +20,7 @@ from xmodal.runs.frozen import (
     made_from,
     node_info,
     silent,
+    splats_node,
     stored_nodes,
     teacher_cache,
     teacher_record,
@@ -28,11 +29,15 @@ from xmodal.runs.log import RunLog, peak_memory_mb
 from xmodal.runs.scenes import SCENES, adopt, scene_folder
 from xmodal.runs.settings import (
     TARGETS,
+    default_fit,
     default_runfile,
     open_run_scene,
     parse_bytes,
+    splats_runfile,
     teacher_op,
 )
+from xmodal.splat_files import read_splats, write_splats
+from xmodal.splat_values import as_gaussians, as_splats, centres
 from xmodal.store import FeatureInfo, Run, create_run, fingerprint_of
 from xmodal.values import PointSets
 
@@ -41,7 +46,8 @@ from xmodal.values import PointSets
 class LiftRequest:
     """What to lift; the fields are the options of the command line.
 
-    `store` is another run, whose features are taken over where they are the same.
+    `store` is another run, whose features are taken over where they are the same. `splats` and
+    `steps` are of a fit of splats: how many, and how many pictures are shown.
     """
 
     source: Path
@@ -55,6 +61,8 @@ class LiftRequest:
     overwrite: bool = False
     seed: int = 0
     store: Path | None = None
+    splats: int | None = None
+    steps: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,11 +77,12 @@ class LiftResult:
 
     def summary(self) -> str:
         """A few lines."""
+        what = "splats" if self.run.gaussians.is_file() else "points"
         seen = 100 * self.info.num_valid / max(self.info.num_points, 1)
         lines = [
             *self.notes,
             f"lifted {self.info.channels} channels of {self.info.teacher} from {self.num_views} "
-            f"views to {self.info.num_points} points, {seen:.1f} % observed",
+            f"views to {self.info.num_points} {what}, {seen:.1f} % observed",
             f"{self.seconds:.0f} s, peak memory {peak_memory_mb():.0f} MB -> {self.run.path}",
         ]
         return "\n".join("  " + line for line in lines)
@@ -96,6 +105,7 @@ def lift_run(request: LiftRequest, report: Reporter) -> LiftResult:
             fix="--to points",
         )
     parse_bytes(request.disk_budget)
+    _check_fit(request)
     return lift_spec(_spec(request), request, report)
 
 
@@ -172,17 +182,14 @@ def _lift_scene(spec: RunFile, scene: Scene, request: LiftRequest, report: Repor
             notes=("already lifted with the same teacher, graph and frames; nothing to do",),
         )
     remove_leftovers(run.path)
-    with report("points") as progress:
-        cloud = scene.cloud(progress)
     write_text(run.runfile, spec.to_yaml())
     write_text(run.path / "graph.yaml", spec.graph.to_yaml())
-    write_points(run.points, cloud)
-    log.write("cloud", points=len(cloud.xyz), frames=len(scene.images))
+    cache = teacher_cache(request.cache, request.disk_budget)
+    lifting = _with_geometry(Lifting(spec.graph, scene, None, teachers, cache, report), run)
+    log.write("geometry", frames=len(scene.images), seconds=round(log.elapsed_s, 1))
     of_node = {name: made_from(spec.graph, scene, teachers, name) for name in wanted}
     prints = {name: fingerprint_of(**parts) for name, parts in of_node.items()}
     missing = [name for name in wanted if not adopt(request.store, run, name, prints[name])]
-    cache = teacher_cache(request.cache, request.disk_budget)
-    lifting = Lifting(spec.graph, scene, cloud, teachers, cache, report)
     for name, value in lifting.nodes(missing, scratch=run.path).items():
         info = node_info(spec.graph, name, value, teachers, prints[name])
         if isinstance(value, PointSets):
@@ -212,6 +219,24 @@ def _lift_scene(spec: RunFile, scene: Scene, request: LiftRequest, report: Repor
     )
 
 
+def _with_geometry(lifting: Lifting, run: Run) -> Lifting:
+    """Make what features will belong to, and keep it: the scene's points, or splats."""
+    graph, scene = lifting.graph, lifting.scene
+    node = splats_node(graph)
+    if node is None or any(n.kind == "points" for n in graph.sensors().values()):
+        with lifting.report("points") as progress:
+            lifting = replace(lifting, cloud=scene.cloud(progress))
+    if node is None:
+        assert lifting.cloud is not None, "made above"
+        write_points(run.points, lifting.cloud)
+        return lifting
+    write_splats(run.gaussians, as_splats(lifting.splats(node), str(run.path)))
+    # As the file has them: a run that goes on later must work with the same numbers.
+    splats = as_gaussians(read_splats(run.gaussians))
+    write_points(run.points, centres(splats))
+    return replace(lifting, given={node: splats})
+
+
 def _spec(request: LiftRequest) -> RunFile:
     if request.source.suffix in (".yaml", ".yml"):
         spec = load_run(request.source)
@@ -219,6 +244,35 @@ def _spec(request: LiftRequest) -> RunFile:
             spec = replace(spec, data=replace(spec.data, max_frames=request.max_frames))
         return spec
     op = teacher_op(request.teacher)
-    scene = open_scene(request.source, voxel_m=request.voxel_m, max_frames=request.max_frames)
+    scene = open_scene(
+        request.source,
+        voxel_m=request.voxel_m,
+        max_frames=request.max_frames,
+        need=("views",) if request.to == "gaussians" else ("views", "points"),
+    )
     data = Data(scene=str(scene.root), voxel_m=request.voxel_m, max_frames=request.max_frames)
+    if request.to == "gaussians":
+        fit = default_fit(scene, num=request.splats, steps=request.steps, seed=request.seed)
+        return splats_runfile(scene, op, data, request.seed, fit)
     return default_runfile(scene, op, data, request.seed)
+
+
+def _check_fit(request: LiftRequest) -> None:
+    """Refuse options of a fit where there is none, and numbers that no fit can have."""
+    given = {"--splats": request.splats, "--steps": request.steps}
+    from_file = request.source.suffix in (".yaml", ".yml")
+    for option, value in given.items():
+        if value is None:
+            continue
+        if request.to != "gaussians" or from_file:
+            raise UsageError(
+                f"{option} {value}",
+                wanted="--to gaussians and a scene, whose splats are fitted",
+                got="a run file, which says it itself" if from_file else f"--to {request.to}",
+                fix=f"leave {option} out",
+            )
+        least = 1 if option == "--splats" else 0
+        if value < least:
+            raise UsageError(
+                f"{option} {value}", wanted=f"{least} or more", got=str(value), fix="leave it out"
+            )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from xmodal.graph.ports import gives_of
 
 if TYPE_CHECKING:
     from xmodal.datasets import Scene
+    from xmodal.datasets.opening import Need
     from xmodal.teachers import Teacher
 
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -31,8 +33,9 @@ _LOSSES = {"simplex": "kl", "unit": "cosine", "raw": "mse"}
 # reported: strict localisation 28 of 50 for single views, 28 lifted, 30 smoothed, 38 with both.
 _SMOOTH_M = 0.045
 _SEGMENT_SHARE = 0.9
-# Ops that give more than one representation to lift to come with later releases.
-TARGETS = ("points",)
+TARGETS = ("points", "gaussians")
+# Of photos without points: what a fit of minutes on one core can place.
+_RANDOM_SPLATS, _RANDOM_STEPS = 10_000, 2000
 
 
 def parse_bytes(text: str) -> int:
@@ -131,6 +134,70 @@ def default_graph(name: str, op: Op, *, voxel_m: float, up: str, depth: bool = T
             )
         },
         distill={"lifted -> student": loss()},
+    )
+
+
+def default_fit(scene: Scene, *, num: int | None, steps: int | None, seed: int) -> Op:
+    """How splats of a scene come about unless a file says it.
+
+    Args:
+        scene: The scene. Its points are splats already; without points they start at random.
+        num: Splats to start from.
+        steps: Pictures that are shown.
+        seed: Of all chance.
+    """
+    fit: Any = op_class("lift", "fit_splats")
+    if scene.depths is None and scene.points_file is None:
+        start = _RANDOM_SPLATS if num is None else num
+        shown = _RANDOM_STEPS if steps is None else max(1, steps)
+        return fit(
+            start="random", num=start, max_splats=2 * start, steps=shown, opacity=0.1, seed=seed
+        )
+    given = {} if num is None else {"num": num}
+    if not steps:
+        return fit(**{"num": 1_000_000, **given}, steps=0, strategy="none", opacity=0.9, seed=seed)
+    return fit(**{"num": 1_000_000, **given}, steps=steps, strategy="none", seed=seed)
+
+
+def splats_graph(name: str, op: Op, fit: Op, *, cloud: bool) -> Graph:
+    """A teacher lifted to splats in closed form.
+
+    Args:
+        name: Name of the graph.
+        op: The teacher's op.
+        fit: Where the splats come from.
+        cloud: Whether the scene has points to start from.
+    """
+    any_op: Any = op
+    channels = any_op.channels if isinstance(any_op.channels, int) else any_op.teacher().channels
+    lift: Any = op_class("lift", "splats")
+    return Graph(
+        name=name,
+        nodes={
+            "cameras": Node(kind="image"),
+            **({"cloud": Node(kind="points")} if cloud else {}),
+            "splats": Node(kind="gaussians"),
+            "maps": Node(kind=gives_of(op)[0], channels=channels),
+            "lifted": Node(kind="gaussians", channels=channels, on="splats"),
+        },
+        encode={"cameras -> maps": op},
+        lift={
+            f"cameras{', cloud' if cloud else ''} -> splats": fit,
+            "maps, splats -> lifted": lift(),
+        },
+    )
+
+
+def splats_runfile(scene: Scene, op: Op, data: Data, seed: int, fit: Op) -> RunFile:
+    """A full run file for the splats of one scene."""
+    name = scene_name(scene.root)
+    cloud = scene.depths is not None or scene.points_file is not None
+    return RunFile(
+        name=name,
+        graph=splats_graph(name, op, fit, cloud=cloud),
+        data=data,
+        seed=seed,
+        evaluation=Evaluation(other=_OTHER),
     )
 
 
@@ -240,5 +307,12 @@ def open_run_scene(spec: RunFile, index: int = 0) -> Scene:
         voxel_m=data.voxel_m,
         max_frames=data.max_frames,
         label_set=data.label_set,
-        need=("views", "points") if kinds & {"image", "depth"} else ("points",),
+        need=_needs(kinds),
     )
+
+
+def _needs(kinds: Collection[str]) -> tuple[Need, ...]:
+    """What a scene must have for sensors of these kinds."""
+    if not {"image", "depth"} & set(kinds):
+        return ("points",)
+    return ("views", "points") if "points" in kinds else ("views",)

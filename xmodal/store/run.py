@@ -2,6 +2,7 @@
 
     RUN/graph.yaml run.yaml         the resolved graph and run file
     RUN/points.ply                  the points; every feature store shares this row order
+    RUN/gaussians.ply               splats, where features are of those; points are their centres
     RUN/features/{lifted,student}/  one feature store a node, see `xmodal.store.features`
     RUN/checkpoints/ metrics.csv log.jsonl
     RUN/manifest.json               sha256 of every file above, versions, fingerprint
@@ -65,6 +66,11 @@ class Run:
     def points(self) -> Path:
         """The PLY file whose row order every store follows."""
         return self.path / "points.ply"
+
+    @property
+    def gaussians(self) -> Path:
+        """The splats of a run over splats, in the row order of the points: their centres."""
+        return self.path / "gaussians.ply"
 
     @property
     def runfile(self) -> Path:
@@ -315,7 +321,8 @@ def create_run(
 
 def _clear(path: Path) -> None:
     """Delete what a run consists of, and nothing else that somebody may have put beside it."""
-    for name in ("graph.yaml", "run.yaml", "manifest.json", "points.ply", "log.jsonl"):
+    own = ("graph.yaml", "run.yaml", "manifest.json", "points.ply", "gaussians.ply", "log.jsonl")
+    for name in own:
         (path / name).unlink(missing_ok=True)
     for name in ("features", "checkpoints"):
         shutil.rmtree(path / name, ignore_errors=True)

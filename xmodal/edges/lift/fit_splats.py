@@ -1,0 +1,241 @@
+"""The op `fit_splats`: a scene of splats from its pictures, and its points where there are any."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from xmodal.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lifting.gaussians.fit_options import FitOptions
+    from lifting.gaussians.photos import Photo
+    from lifting.gaussians.splats import Splats
+    from xmodal.values import Depth, Gaussians, Image, Points, Views
+
+_NO_POINTS = "a scene of pictures without depth and without points"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitSplats:
+    """Make splats that look like the pictures.
+
+    Of an RGB-D cloud each point becomes a flat disc, which is a good scene already; steps make it a
+    better one. Without points splats start at random where cameras look.
+
+    Attributes:
+        start: From the `cloud`, or at `random`.
+        num: Splats to start from: at random so many; of a cloud that has more, so many of its
+            points.
+        max_splats: Number that the strategy may grow to; `num` if null.
+        steps: Pictures that are shown, one a step; 0 keeps the start as it is.
+        strategy: What moves, adds and drops splats: `mcmc`, `densify`, or `none`.
+        max_side_px: Pictures are shown at most this large.
+        sh_degree: Degree of the harmonics of colour: 0 is the same from all sides.
+        opacity: Of splats at the start.
+        depth_weight: Weight of the depth maps beside the colours; 0 leaves them out.
+        hold_out: Leave every so-manyth picture (by name) out of the fit, to test views with; none
+            if null.
+        seed: Of all chance.
+
+    Source:
+        Kerbl et al., 3D Gaussian Splatting for Real-Time Radiance Field Rendering, SIGGRAPH 2023;
+        `mcmc`: Kheradmand et al., NeurIPS 2024.
+    """
+
+    op: Literal["fit_splats"] = "fit_splats"
+    start: Literal["cloud", "random"] = "cloud"
+    num: int = 20_000
+    max_splats: int | None = None
+    steps: int = 2000
+    strategy: Literal["mcmc", "densify", "none"] = "mcmc"
+    max_side_px: int = 240
+    sh_degree: int = 1
+    opacity: float = 0.5
+    depth_weight: float = 0.0
+    hold_out: int | None = None
+    seed: int = 0
+
+    # Bare splats: features come with a lift.
+    gives_rows = False
+
+    def __post_init__(self) -> None:
+        for name in ("num", "max_side_px"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be 1 or more, not {getattr(self, name)}")
+        if self.steps < 0 or (self.steps == 0 and self.start == "random"):
+            raise ValueError(f"steps must be 1 or more (0 with a cloud), not {self.steps}")
+        if self.max_splats is not None and self.max_splats < self.num:
+            raise ValueError(f"max_splats must be num ({self.num}) or more, not {self.max_splats}")
+        if not 0 < self.opacity <= 1:
+            raise ValueError(f"opacity must be above 0 and at most 1, not {self.opacity}")
+        if self.hold_out is not None and self.hold_out < 2:
+            raise ValueError(f"hold_out must be 2 or more, or null for none, not {self.hold_out}")
+        self._check_effect()
+
+    def _check_effect(self) -> None:
+        idle = {"max_splats": self.max_splats, "hold_out": self.hold_out}
+        unused = [name for name, value in idle.items() if value is not None]
+        if self.steps == 0 and unused:
+            raise ValueError(f"{unused[0]} has no effect with steps: 0; leave it out")
+        if self.max_splats is not None and self.strategy == "none":
+            raise ValueError("max_splats has no effect with strategy: none; leave it out")
+
+    def __call__(
+        self,
+        cameras: Views[Image],
+        depth: Views[Depth] | None,
+        cloud: Points | None,
+        *,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Gaussians:
+        """Splats of one scene, with colours and without features.
+
+        Args:
+            cameras: The pictures.
+            depth: Their depth maps, for `depth_weight`.
+            cloud: Points to start from, for `start: cloud`.
+            progress: Called with steps done and steps in all.
+
+        Raises:
+            DataError: If there are no pictures, no points for `start: cloud`, no depth for
+                `depth_weight`, or the fit diverges.
+        """
+        from xmodal.splat_values import as_gaussians
+
+        if self.depth_weight > 0 and depth is None:
+            raise DataError(
+                "fit of splats",
+                wanted=f"depth maps, for depth_weight: {self.depth_weight}",
+                got="pictures alone",
+                fix="add depth to the arrow, or set depth_weight: 0",
+            )
+        try:
+            splats = self._first(cameras, cloud)
+            if self.steps:
+                splats = self._fitted(cameras, depth, splats, progress)
+        except ValueError as error:
+            raise DataError(
+                "fit of splats",
+                wanted="pictures, cameras and points that belong together",
+                got=str(error),
+                fix="check the part that the message names",
+            ) from error
+        return as_gaussians(splats)
+
+    def _first(self, cameras: Views[Image], cloud: Points | None) -> Splats:
+        import torch
+
+        from lifting.gaussians.initialise import splats_at_random, splats_from_points
+        from xmodal.datasets.photos import pinhole_camera
+
+        if self.start == "random":
+            posed = [pinhole_camera(cameras[index].camera) for index in self.fitted(cameras)]
+            return splats_at_random(
+                posed, self.num, self.seed, opacity=self.opacity, sh_degree=self.sh_degree
+            )
+        if cloud is None:
+            raise DataError(
+                "fit of splats",
+                wanted="points to start from (start: cloud)",
+                got=_NO_POINTS,
+                fix="add the cloud to the arrow, or write start: random",
+            )
+        rows = torch.arange(len(cloud.xyz))
+        if len(rows) > self.num:
+            chance = torch.Generator().manual_seed(self.seed)
+            rows = torch.randperm(len(rows), generator=chance)[: self.num].sort().values
+        return splats_from_points(
+            cloud.xyz[rows],
+            None if cloud.rgb is None else cloud.rgb[rows],
+            None if cloud.normals is None else cloud.normals[rows],
+            opacity=self.opacity,
+            sh_degree=self.sh_degree,
+        )
+
+    def _fitted(
+        self,
+        cameras: Views[Image],
+        depth: Views[Depth] | None,
+        start: Splats,
+        progress: Callable[[int, int], None] | None,
+    ) -> Splats:
+        from lifting.gaussians.fit import fit_splats
+
+        shown = None if self.depth_weight == 0 else depth
+        photos = [
+            photo_of(cameras[i], None if shown is None else shown[i], self.max_side_px)
+            for i in self.fitted(cameras)
+        ]
+
+        def report(record: object) -> None:
+            if progress is not None:
+                progress(getattr(record, "step", 0), self.steps)
+
+        return fit_splats(photos, start, self.options(), report).splats
+
+    def fitted(self, cameras: Views[Image]) -> list[int]:
+        """Indices of the pictures that are shown."""
+        from xmodal.datasets.photos import held_out
+
+        if self.hold_out is None:
+            return list(range(len(cameras)))
+        return sorted(held_out(_names(cameras), self.hold_out)[0])
+
+    def tested(self, cameras: Views[Image]) -> list[int]:
+        """Indices of the pictures that are held out."""
+        return sorted(set(range(len(cameras))) - set(self.fitted(cameras)))
+
+    def options(self) -> FitOptions:
+        """The fit as `lifting` takes it."""
+        from lifting.gaussians.densify import Densify
+        from lifting.gaussians.fit_options import FitOptions
+        from lifting.gaussians.mcmc import Mcmc
+
+        most = self.max_splats or self.num
+        strategies = {
+            "mcmc": lambda: Mcmc(max_splats=most),
+            "densify": lambda: Densify(max_splats=most),
+            "none": lambda: None,
+        }
+        return FitOptions(
+            steps=self.steps,
+            strategy=strategies[self.strategy](),
+            sh_degree=self.sh_degree,
+            sh_every=max(1, self.steps // (2 * self.sh_degree + 2)),
+            depth_weight=self.depth_weight,
+            seed=self.seed,
+        )
+
+
+def photo_of(image: Image, depth: Depth | None, max_side_px: int) -> Photo:
+    """A picture as a fit sees it: through an ideal lens, at most so large.
+
+    Raises:
+        ValueError: If picture and camera do not fit each other.
+    """
+    from lifting.cameras import pixel_centres
+    from lifting.gaussians.photos import Photo
+    from xmodal.datasets.photos import resized, undistorted
+    from xmodal.render import depth_at
+
+    straight = undistorted(image.rgb, image.camera)
+    rgb, camera = resized(straight.image, straight.camera, max_side_px)
+    valid = None
+    if not bool(straight.valid.all()):
+        share, _ = resized(straight.valid[None].to(rgb), straight.camera, max_side_px)
+        valid = share[0] > 1.0 - 1e-4
+    depth_m = None
+    if depth is not None:
+        depth_m = depth_at(pixel_centres(camera.hw), camera, depth).reshape(camera.hw)
+    return Photo(
+        rgb=rgb.clamp(0.0, 1.0), camera=camera, depth_m=depth_m, valid=valid, name=image.name
+    )
+
+
+def _names(cameras: Views[Image]) -> list[str]:
+    """Names of all pictures, without decoding them where the views know."""
+    names = getattr(cameras, "names", None)
+    return list(names) if names is not None else [image.name for image in cameras]
