@@ -84,10 +84,11 @@ def project_splats(
     # slope of a splat at the camera would be NaN.
     index = _candidates(splats, camera, near_m).nonzero().squeeze(1)
     means, K = splats.means, camera.K.to(splats.means)
-    xyz_cam = _camera_frame(means[index], camera)
+    xyz_cam = _camera_frame(means.index_select(0, index), camera)
     depth_m = xyz_cam[:, 2]
     slope = xyz_cam[:, :2] / depth_m[:, None]
-    axes_px = _projected_axes(splats.quats[index], splats.scales[index], slope, depth_m, camera)
+    quats, scales = (part.index_select(0, index) for part in (splats.quats, splats.scales))
+    axes_px = _projected_axes(quats, scales, slope, depth_m, camera)
     conics, solid = _conics(axes_px, dilation_px2)
     uv = slope * K.diagonal()[:2] + K[:2, 2]
     with torch.no_grad():
