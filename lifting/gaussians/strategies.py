@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -33,6 +33,7 @@ class Begin:
     generator: torch.Generator
 
 
+@runtime_checkable
 class Running(Protocol):
     """A strategy at work."""
 
@@ -54,6 +55,7 @@ class Running(Protocol):
         ...
 
 
+@runtime_checkable
 class Strategy(Protocol):
     """Settings of a strategy."""
 
