@@ -11,7 +11,17 @@ from pathlib import Path
 from xmodal.atomic import locked
 from xmodal.errors import XmodalError
 
-NAMES = ("teacher", "world", "labels", "losses", "kitchen", "systems", "systems_kitchen", "store")
+NAMES = (
+    "teacher",
+    "world",
+    "labels",
+    "losses",
+    "kitchen",
+    "systems",
+    "systems_kitchen",
+    "store",
+    "splat_fit",
+)
 _WORK = Path("data/results-cache")
 
 

@@ -124,7 +124,7 @@ def splats_at_random(
             "a single camera needs min_views=1 and depth_range_m"
         )
     generator = torch.Generator().manual_seed(seed)
-    near_m, far_m = depth_range_m or _depth_range(cameras, generator)
+    near_m, far_m = depth_range_m or viewed_depths_m(cameras, generator)
     if not (math.isfinite(far_m) and 0 < near_m <= far_m):
         raise ValueError(f"depth_range_m must be 0 < near <= far, got {near_m:g} and {far_m:g}")
     found: list[Tensor] = []
@@ -185,8 +185,19 @@ def _turn_z_along(normals: Tensor) -> Tensor:
     return torch.nn.functional.normalize(quats, dim=1)
 
 
-def _depth_range(cameras: Sequence[Camera], generator: torch.Generator) -> tuple[float, float]:
-    """Depths to fill, from where the optical axes of pairs of cameras pass each other."""
+def viewed_depths_m(cameras: Sequence[Camera], generator: torch.Generator) -> tuple[float, float]:
+    """Nearest and farthest z-depth of what cameras look at, metres, from their poses alone.
+
+    0.3 to 2.5 times the median distance at which optical axes pass each other, or, for cameras
+    that look the same way, 2 to 40 times their spacing.
+
+    Args:
+        cameras: At least two at different places.
+        generator: Picks pairs when there are very many.
+
+    Raises:
+        ValueError: If all cameras are at one place.
+    """
     poses = torch.stack([camera.T_world_cam.detach().cpu().double() for camera in cameras])
     centres, axes = poses[:, :3, 3], poses[:, :3, 2]
     pairs = torch.combinations(torch.arange(len(cameras)))
