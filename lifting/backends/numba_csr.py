@@ -26,10 +26,19 @@ def gather_sum(
     """Rows `begin` to `end` of the product."""
     channels = features.shape[1]
     for i in range(begin, end):
+        row, p, stop = out[i], crow[i], crow[i + 1]
         for c in range(channels):
-            out[i, c] = 0
-        for p in range(crow[i], crow[i + 1]):
-            j, w = col[p], weight[p]
+            row[c] = 0
+        # Four entries at a time: the output is then read and written once for all of them.
+        while p + 4 <= stop:
+            a, b = features[col[p]], features[col[p + 1]]
+            d, e = features[col[p + 2]], features[col[p + 3]]
+            wa, wb, wd, we = weight[p], weight[p + 1], weight[p + 2], weight[p + 3]
+            for c in range(channels):
+                row[c] += wa * a[c] + wb * b[c] + wd * d[c] + we * e[c]
+            p += 4
+        for last in range(p, stop):
+            j, w = col[last], weight[last]
             for c in range(channels):
                 out[i, c] += w * features[j, c]
 

@@ -65,20 +65,110 @@ _overload(inspect.unwrap(_decay_of))
 
 
 @jit
-def _row_alphas(splat: Array, dy: Any, x: Any, alphas: Array) -> tuple[float, float]:
-    """Alphas of 16 pixels from centre `x` on, and the ends of the ellipse in this row."""
-    u, k, h = splat[0], splat[2], splat[3]
-    offset = splat[4] * dy * dy
-    room = splat[6] - offset
+def _block_alphas(splat: Array, x: float, y: float, rows: tuple[int, int], alphas: Array) -> None:
+    """Alphas, not capped, in rows `rows` of the tile whose first pixel has its centre at x, y.
+
+    One loop over all the pixels: its length is not known to the compiler, which would otherwise
+    unroll it before it sees the vectors.
+    """
+    kind = alphas.dtype.type
+    u, v, k = splat[0] - kind(x), splat[1] - kind(y), splat[2]
+    h, g, opacity = splat[3], splat[4], splat[5]
+    for q in range(rows[0] * TILE, rows[1] * TILE):
+        dy = kind(q >> 4) - v
+        d = kind(q & 15) - u + k * dy
+        alphas[q] = opacity * decay(h * d * d + g * dy * dy)
+
+
+@jit
+def _span(splat: Array, x: float, dy: Any, columns: int) -> tuple[int, int]:
+    """Pixels, from and to, of a row at height `dy` from the centre that the ellipse reaches."""
+    room = splat[6] - splat[4] * dy * dy
     if room < 0:
-        return 1.0, 0.0
-    centre = u - k * dy - x
-    opacity = splat[5]
-    for i in range(TILE):
-        d = alphas.dtype.type(i) - centre
-        alphas[i] = opacity * decay(h * d * d + offset)
-    half = np.sqrt(room / h) + alphas.dtype.type(SLACK)
-    return centre - half, centre + half
+        return 0, 0
+    half = np.sqrt(room / splat[3]) + SLACK
+    centre = splat[0] - splat[2] * dy - x
+    if centre + half < 0 or centre - half > columns:
+        return 0, 0
+    return int(max(np.ceil(centre - half), 0.0)), int(min(centre + half, columns - 1.0)) + 1
+
+
+@jit
+def _add_splat(
+    span: tuple[int, int],
+    row: int,
+    splat: int,
+    limits: tuple[Any, Any, Any],
+    alphas: Array,
+    state: tuple[Array, NDArray[np.int64], NDArray[np.int64]],
+    lists: tuple[NDArray[np.uint8], NDArray[np.int32], Array],
+    n: int,
+) -> int:
+    """Composite a splat into the pixels `span` of a row of a tile; returns the lists' new end."""
+    least, most, darkest = limits
+    light, count, lit = state
+    pixel, index, alpha = lists
+    one = alphas.dtype.type(1)
+    for q in range(row * TILE + span[0], row * TILE + span[1]):
+        al = min(alphas[q], most)
+        rest = light[q] * (one - al)
+        if al < least:
+            continue
+        if rest > darkest:
+            light[q] = rest
+            count[q] += 1
+            pixel[n], index[n], alpha[n] = q, splat, al
+            n += 1
+        elif light[q] > 0:
+            light[q] = 0
+            lit[row] -= 1
+    return n
+
+
+@jit
+def _composite_tile(
+    splats: NDArray[np.int32],
+    footprint: Array,
+    box: tuple[int, int, int, int],
+    limits: tuple[Any, Any, Any],
+    state: tuple[Array, NDArray[np.int64], NDArray[np.int64]],
+    lists: tuple[NDArray[np.uint8], NDArray[np.int32], Array],
+    n: int,
+) -> tuple[tuple[NDArray[np.uint8], NDArray[np.int32], Array], int]:
+    """Composite a tile's splats near to far; returns the lists, maybe grown, and their end.
+
+    Args:
+        splats: The tile's splats.
+        footprint: See `footprint_rows`.
+        box: First column and row, width and height of the tile, pixels.
+        limits: Least and most alpha, least transmittance.
+        state: Written: light and entries of each pixel, pixels in each row that still get light.
+        lists: Pixel of the tile, splat and alpha of each entry.
+        n: End of the lists so far.
+    """
+    x0, y0, columns, rows = box
+    alphas = np.empty(_PIXELS, footprint.dtype)
+    state[0][:], state[1][:], state[2][:] = 1, 0, columns
+    for j in splats:
+        here = footprint[j]
+        if n + _PIXELS > len(lists[0]):
+            pixel, index, alpha = lists
+            lists = (
+                np.concatenate((pixel, np.empty_like(pixel))),
+                np.concatenate((index, np.empty_like(index))),
+                np.concatenate((alpha, np.empty_like(alpha))),
+            )
+        first, end = pixel_rows(here, y0 + rows)
+        first = max(first - y0, 0)
+        _block_alphas(here, x0 + 0.5, y0 + 0.5, (first, end - y0), alphas)
+        for row in range(first, end - y0):
+            if state[2][row] > 0:
+                dy = alphas.dtype.type(y0 + row + 0.5) - here[1]
+                span = _span(here, x0 + 0.5, dy, columns)
+                n = _add_splat(span, row, j, limits, alphas, state, lists, n)
+        if not state[2][:rows].any():
+            break
+    return lists, n
 
 
 @jit
@@ -95,7 +185,7 @@ def composite(
 
     Args:
         tiles: Pointers and lists of `bin_tiles`.
-        footprint: See `footprints`.
+        footprint: See `footprint_rows`.
         hw: Height and width of the image.
         limits: Least and most alpha, least transmittance.
         counts: Written for the pixels of these tiles: their number of entries.
@@ -108,62 +198,21 @@ def composite(
     pointers, splats = tiles
     height, width = hw
     tiles_x = (width + TILE - 1) // TILE
-    least, most, darkest = limits[0], limits[1], limits[2]
-    alphas = np.empty(TILE, footprint.dtype)
-    one = alphas.dtype.type(1)
-    light = np.empty(_PIXELS, footprint.dtype)
-    count = np.empty(_PIXELS, np.int64)
-    lit = np.empty(TILE, np.int64)
+    state = np.empty(_PIXELS, footprint.dtype), np.empty(_PIXELS, np.int64), np.empty(16, np.int64)
+    lists = np.empty(4096, np.uint8), np.empty(4096, np.int32), np.empty(4096, footprint.dtype)
     ends = np.empty(end - begin, np.int64)
-    pixel, splat = np.empty(4096, np.uint8), np.empty(4096, np.int32)
-    alpha = np.empty(4096, footprint.dtype)
     n = 0
     for t in range(begin, end):
         y0, x0 = t // tiles_x * TILE, t % tiles_x * TILE
-        rows, columns = min(TILE, height - y0), min(TILE, width - x0)
-        light[:] = 1
-        count[:] = 0
-        lit[:] = columns
-        left = rows
-        for p in range(pointers[t], pointers[t + 1]):
-            j = splats[p]
-            here = footprint[j]
-            if n + _PIXELS > len(pixel):
-                pixel = np.concatenate((pixel, np.empty_like(pixel)))
-                splat = np.concatenate((splat, np.empty_like(splat)))
-                alpha = np.concatenate((alpha, np.empty_like(alpha)))
-            first_row, end_row = pixel_rows(here, height)
-            for r in range(max(first_row - y0, 0), min(end_row - y0, rows)):
-                if lit[r] == 0:
-                    continue
-                dy = alphas.dtype.type(y0 + r + 0.5) - here[1]
-                start, stop = _row_alphas(here, dy, alphas.dtype.type(x0 + 0.5), alphas)
-                if not (stop >= 0 and start <= columns - 1):
-                    continue
-                for i in range(int(max(np.ceil(start), 0)), int(min(stop, columns - 1)) + 1):
-                    al = min(alphas[i], most)
-                    q = r * TILE + i
-                    rest = light[q] * (one - al)
-                    if al < least or light[q] == 0:
-                        continue
-                    if rest <= darkest:
-                        light[q] = 0
-                        lit[r] -= 1
-                        left -= lit[r] == 0
-                        continue
-                    light[q] = rest
-                    count[q] += 1
-                    pixel[n] = q
-                    splat[n] = j
-                    alpha[n] = al
-                    n += 1
-            if left == 0:
-                break
+        box = x0, y0, min(TILE, width - x0), min(TILE, height - y0)
+        here = splats[pointers[t] : pointers[t + 1]]
+        bounds = limits[0], limits[1], limits[2]
+        lists, n = _composite_tile(here, footprint, box, bounds, state, lists, n)
         ends[t - begin] = n
-        for r in range(rows):
-            for i in range(columns):
-                counts[(y0 + r) * width + x0 + i] = count[r * TILE + i]
-    return pixel[:n], splat[:n], alpha[:n], ends
+        for r in range(box[3]):
+            for i in range(box[2]):
+                counts[(y0 + r) * width + x0 + i] = state[1][r * TILE + i]
+    return lists[0][:n], lists[1][:n], lists[2][:n], ends
 
 
 @jit
@@ -218,10 +267,9 @@ def add_moments(
     pattern: tuple[NDArray[np.int64], NDArray[np.int64]],
     entries: tuple[Array, Array, Array],
     uv: Array,
-    width: int,
-    most: float,
-    out: Array,
+    limits: tuple[int, float],
     bounds: NDArray[np.int64],
+    out: Array,
     first: int,
     last: int,
 ) -> None:
@@ -233,15 +281,15 @@ def add_moments(
         pattern: Row pointers and columns.
         entries: Weights, alphas, and the gradient g of the weights.
         uv: Centres; x and y are relative to them.
-        width: Pixels in a row of the image.
-        most: Cap of alpha; capped alphas have no gradient.
-        out: Added to, [pieces, M, 8]; the last two stay unused, so that a splat fills 32 bytes.
+        limits: Pixels in a row of the image, and the cap of alpha; capped alphas have no gradient.
         bounds: Pixels of the pieces.
+        out: Added to, [pieces, M, 8]; the last two stay unused, so that a splat fills 32 bytes.
         first: First piece.
         last: Piece after the last.
     """
     crow, col = pattern
     weight, alpha, grad = entries
+    width, most = limits
     half, one = out.dtype.type(0.5), out.dtype.type(1)
     for piece in range(first, last):
         total = out[piece]
@@ -331,10 +379,9 @@ def splat_gradients(
         tuple(part.numpy() for part in pattern),
         tuple(part.detach().contiguous().numpy() for part in entries),
         uv.detach().contiguous().numpy(),
-        width,
-        uv.new_tensor(MOST_ALPHA).item(),
-        moments.numpy(),
+        (width, uv.new_tensor(MOST_ALPHA).item()),
         bounds.numpy(),
+        moments.numpy(),
     )
     s, sx, sy, sxx, sxy, syy, _, _ = moments.sum(0).unbind(1)
     a, b, c = conics.unbind(1)
