@@ -134,16 +134,27 @@ def packaged_weights() -> None:
             pytest.skip(f"{file.package} is not installed (constraints-weights.txt)")
 
 
-@pytest.fixture(scope="session")
-def toy() -> ModuleType:
-    """Small scenes and students for tests of training: `tests/train/toy.py`."""
-    spec = spec_from_file_location("toy", Path(__file__).parent / "train" / "toy.py")
+def load_module(name: str, path: str) -> ModuleType:
+    """A module of helpers that several folders of tests share."""
+    spec = spec_from_file_location(name, Path(__file__).parent / path)
     assert spec is not None
     assert spec.loader is not None
     module = module_from_spec(spec)
     sys.modules[spec.name] = module  # where dataclasses look for their own module
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def toy() -> ModuleType:
+    """Small scenes and students for tests of training: `tests/train/toy.py`."""
+    return load_module("toy", "train/toy.py")
+
+
+@pytest.fixture(scope="session")
+def colmap() -> ModuleType:
+    """A writer of COLMAP models: `tests/datasets/colmap_model.py`."""
+    return load_module("colmap_model", "datasets/colmap_model.py")
 
 
 class Nursery:

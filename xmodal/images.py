@@ -102,7 +102,9 @@ def read_header(path: Source, *, max_pixels: int = MAX_PIXELS) -> ImageHeader:
         raise _damaged(path, error) from error
 
 
-def read_rgb(path: Source, *, max_pixels: int = MAX_PIXELS) -> UInt8[NDArray[np.uint8], "H W 3"]:
+def read_rgb(
+    path: Source, *, max_pixels: int = MAX_PIXELS, upright: bool = True
+) -> UInt8[NDArray[np.uint8], "H W 3"]:
     """Read a colour picture as 8-bit RGB, whatever it is stored as.
 
     EXIF rotation is applied, so the result is upright and may be transposed against the stored
@@ -113,6 +115,7 @@ def read_rgb(path: Source, *, max_pixels: int = MAX_PIXELS) -> UInt8[NDArray[np.
     Args:
         path: A PNG, JPEG, TIFF, WebP or BMP file, or a part of a file that holds one.
         max_pixels: Limit on height times width, checked before anything is decoded.
+        upright: Whether EXIF rotation is applied; otherwise the pixels come as they are stored.
 
     Returns:
         The picture, channels red, green, blue.
@@ -123,8 +126,8 @@ def read_rgb(path: Source, *, max_pixels: int = MAX_PIXELS) -> UInt8[NDArray[np.
     """
     picture = _decode(path, max_pixels)
     try:
-        upright = ImageOps.exif_transpose(picture)
-        return np.array(_to_rgb(upright, path), dtype=np.uint8)
+        turned = ImageOps.exif_transpose(picture) if upright else picture
+        return np.array(_to_rgb(turned, path), dtype=np.uint8)
     except _DAMAGED as error:
         raise _damaged(path, error) from error
 

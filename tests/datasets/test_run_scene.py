@@ -105,3 +105,11 @@ def test_neither_pictures_nor_points_is_no_scene(tmp_path, four_parts):
     with pytest.raises(DataError, match="an empty folder") as caught:
         open_scene(tmp_path, need=["points"])
     four_parts(caught.value)
+
+
+def test_pictures_are_made_smaller_as_the_run_file_says(scene_folder, run_file):
+    spec = load_run(run_file)
+    data = replace(spec.data, scene=str(scene_folder), max_side_px=32, label_set=None)
+    image = open_run_scene(replace(spec, data=data)).images[0]
+    assert image.rgb.shape == (3, 24, 32)
+    assert image.camera.hw == (24, 32)

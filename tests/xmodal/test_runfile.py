@@ -164,6 +164,7 @@ def test_the_graph_may_stand_in_the_file(tmp_path: Path) -> None:
         ("name='no'", lambda run: run.name == "no"),
         ("data.max_frames=4", lambda run: run.data.max_frames == 4),
         ("data.max_frames=null", lambda run: run.data.max_frames is None),
+        ("data.max_side_px=640", lambda run: run.data.max_side_px == 640),
         ("data.scene=a=b", lambda run: run.data.scene == "a=b"),
         ("graph.name=mine", lambda run: run.graph.name == "mine"),
         (

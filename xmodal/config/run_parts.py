@@ -39,6 +39,8 @@ class Data:
         format: How the folders are laid out.
         voxel_m: Spacing of points fused from depth, metres, where a scene has no cloud of its own.
         max_frames: Use this many frames of a scene, evenly spaced; all if null.
+        max_side_px: Make pictures smaller by averaging, so that no side is longer; null leaves them
+            as they are. Depth stays as it is.
         label_set: Classes of the point labels; those of each scene if null.
     """
 
@@ -46,6 +48,7 @@ class Data:
     format: Format = "posed_rgbd"
     voxel_m: Annotated[float, Gt(0), Le(10)] = 0.02
     max_frames: Count | None = None
+    max_side_px: Count | None = None
     label_set: LabelSet | None = None
 
     @property

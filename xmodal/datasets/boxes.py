@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from lifting.cameras import Camera, pixel_rays, project
 from xmodal.datasets.settings import SceneSettings, read_json
 from xmodal.errors import DataError
 
@@ -55,6 +58,30 @@ def read_boxes(
             for text, found in texts.items()
         }
     return boxes
+
+
+def moved_boxes(boxes: FrameBoxes, old: Camera, new: Camera) -> FrameBoxes:
+    """Boxes of a frame in the pixels of a camera that stands where the first one stood.
+
+    A lens bends the sides of a box; the result is the upright box around where its corners and the
+    middles of its sides come to lie, cut at the border. Boxes that leave the image are left out.
+    """
+    moved = {text: [_moved(box, old, new) for box in found] for text, found in boxes.items()}
+    return {text: [box for box in found if box is not None] for text, found in moved.items()}
+
+
+def _moved(box: Box, old: Camera, new: Camera) -> Box | None:
+    x, y = torch.tensor(box, dtype=torch.float64).reshape(2, 2).unbind(1)
+    u, v = (torch.stack((side[0], side.mean(), side[1])) for side in (x, y))
+    uv = torch.stack(torch.meshgrid(u, v, indexing="xy"), -1).reshape(-1, 2)
+    rays, known = pixel_rays(uv, old)
+    seen = project(rays[known] + old.centre.double(), new).uv
+    if not len(seen):
+        return None
+    sides = torch.tensor((new.hw[1], new.hw[0]), dtype=torch.float64)
+    x0, y0 = seen.amin(0).clamp_min(0.0).tolist()
+    x1, y1 = torch.minimum(seen.amax(0), sides).tolist()
+    return (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
 
 
 def _find(root: Path, settings: SceneSettings) -> tuple[str, Any]:

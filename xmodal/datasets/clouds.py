@@ -1,9 +1,10 @@
-"""The points that come with a scene: a PLY cloud, or a room of S3DIS."""
+"""The points that come with a scene: a PLY cloud, points of COLMAP, or a room of S3DIS."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from xmodal.datasets.colmap import is_colmap_cloud, read_colmap_cloud
 from xmodal.datasets.s3dis import is_room, read_room, room_files
 from xmodal.errors import DataError
 from xmodal.ply import PlyCloud, read_points
@@ -47,4 +48,6 @@ def read_cloud(source: Path) -> PlyCloud:
     Raises:
         DataError: If it is damaged.
     """
+    if is_colmap_cloud(source):
+        return read_colmap_cloud(source)
     return read_room(source) if source.is_dir() else read_points(source)

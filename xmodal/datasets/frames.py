@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -43,11 +43,15 @@ class StoredDepth(Protocol):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Lens:
-    """Calibration of one frame: intrinsics in pixels of its picture, and OpenCV's coefficients."""
+    """Calibration of one frame: intrinsics in pixels of its picture, and OpenCV's coefficients.
+
+    `hw` is the size of the picture where frames may differ in size; that of all frames if None.
+    """
 
     K: Matrix3
     distortion: tuple[float, ...] = ()
     model: LensModel = "pinhole"
+    hw: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -64,6 +68,8 @@ class Frame:
         pose: The file the pose came from.
         lens: Its own calibration, which colour and depth share, where frames differ or the lens
             bends; the layout's if None.
+        as_stored: Whether the calibration is of the pixels as the file has them, whatever its EXIF
+            orientation says.
     """
 
     name: str
@@ -74,6 +80,7 @@ class Frame:
     time_s: float | None = None
     pose: Path | None = None
     lens: Lens | None = None
+    as_stored: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -91,6 +98,7 @@ class Layout:
         repaired: Largest ||R R^T - I|| that was removed from a pose.
         packed: Whether `calibration` holds the frames too, all in one file.
         points_file: A cloud that the layout names.
+        metric: Whether lengths are metres; structure from motion alone gives any unit.
     """
 
     kind: str
@@ -103,12 +111,21 @@ class Layout:
     repaired: float = 0.0
     packed: bool = False
     points_file: Path | None = None
+    metric: bool = True
 
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:
     """Sort key that puts frame 2 before frame 10 and is defined for any mixture of names."""
     parts = _DIGITS.split(name)
     return [(0, int(p), p) if p.isdigit() and p.isascii() else (1, 0, p) for p in parts if p]
+
+
+def frame_names(paths: Sequence[str]) -> list[str]:
+    """Names of frames by the paths of their pictures: stems, with folders where two are alike."""
+    stems = [Path(path).stem for path in paths]
+    if len(set(stems)) == len(stems):
+        return stems
+    return ["-".join(Path(path).with_suffix("").parts) for path in paths]
 
 
 def files_by_name(

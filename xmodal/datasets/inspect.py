@@ -70,7 +70,12 @@ def inspect_frames(
         DataError: If no colour (or no depth) header can be read at all, or one file of intrinsics
             cannot serve both sensors.
     """
-    color_hw = _common_size([frame.color for frame in frames], _check_color, faults)
+    color_hw = _common_size(
+        [frame.color for frame in frames],
+        _color_check(frames),
+        faults,
+        alike=any(frame.depth or frame.lens is None or frame.lens.hw is None for frame in frames),
+    )
     depths = [frame.depth for frame in frames if frame.depth is not None]
     depth_hw = _common_size(depths, _check_depth, faults) if depths else None
     K_color = layout.K_color
@@ -81,8 +86,8 @@ def inspect_frames(
         K_depth = layout.K_depth
         if K_depth is None:
             K_depth = _shared(K_color, color_hw, depth_hw, layout)
-    for K in _distinct([frame.lens.K for frame in frames if frame.lens is not None]) or [K_color]:
-        _check_sensor("color", K, color_hw, layout, settings, faults)
+    for K, hw in _distinct(frames, color_hw) or [(K_color, color_hw)]:
+        _check_sensor("color", K, hw, layout, settings, faults)
     if K_depth is not None and depth_hw is not None:
         _check_sensor("depth", K_depth, depth_hw, layout, settings, faults)
     return Sensors(K_color=K_color, color_hw=color_hw, K_depth=K_depth, depth_hw=depth_hw)
@@ -173,8 +178,13 @@ def _header(picture: _Picture) -> ImageHeader:
     return read_header(picture)
 
 
-def _common_size(paths: Sequence[_Picture], check: _HeaderCheck, faults: Faults) -> tuple[int, int]:
-    """Size of the first readable frame; every other frame must have it."""
+def _common_size(
+    paths: Sequence[_Picture], check: _HeaderCheck, faults: Faults, *, alike: bool = True
+) -> tuple[int, int]:
+    """Size of the first readable frame; where sizes must be alike, every other frame must have it.
+
+    Frames of a colour-only scene that bring a lens of their own each may differ.
+    """
     hw: tuple[int, int] | None = None
     for path in paths:
         try:
@@ -184,7 +194,7 @@ def _common_size(paths: Sequence[_Picture], check: _HeaderCheck, faults: Faults)
             continue
         check(path, header, faults)
         hw = hw or header.hw
-        if header.hw != hw:
+        if alike and header.hw != hw:
             faults.add(
                 str(path),
                 wanted=f"{hw[1]} x {hw[0]} pixels like the other frames",
@@ -195,6 +205,16 @@ def _common_size(paths: Sequence[_Picture], check: _HeaderCheck, faults: Faults)
         faults.check()
         raise DataError("frames", wanted="at least one frame", got="none", fix="add frames")
     return hw
+
+
+def _color_check(frames: Sequence[Frame]) -> _HeaderCheck:
+    stored = {frame.color for frame in frames if frame.as_stored}
+
+    def check(path: _Picture, header: ImageHeader, faults: Faults) -> None:
+        if path not in stored:
+            _check_color(path, header, faults)
+
+    return check
 
 
 def _check_color(path: _Picture, header: ImageHeader, faults: Faults) -> None:
@@ -218,8 +238,12 @@ def _check_depth(path: _Picture, header: ImageHeader, faults: Faults) -> None:
         )
 
 
-def _distinct(matrices: Sequence[Matrix3]) -> list[Matrix3]:
-    return list({K.tobytes(): K for K in matrices}.values())
+def _distinct(
+    frames: Sequence[Frame], hw: tuple[int, int]
+) -> list[tuple[Matrix3, tuple[int, int]]]:
+    """Intrinsics that frames bring themselves, each with the size that it belongs to."""
+    lenses = [frame.lens for frame in frames if frame.lens is not None]
+    return list({(lens.K.tobytes(), lens.hw): (lens.K, lens.hw or hw) for lens in lenses}.values())
 
 
 def _shared(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from xmodal.datasets.clouds import given_cloud
+from xmodal.datasets.colmap import is_colmap, read_colmap
 from xmodal.datasets.faults import Faults
 from xmodal.datasets.folder import is_posed_folder, read_posed_folder
 from xmodal.datasets.frames import Layout
@@ -21,7 +23,16 @@ ACCEPTED = (
     "SCENE.sens (ScanNet); "
     "frame-XXXXXX.{color,depth,pose}.* (7-Scenes); traj.txt with results/ (Replica); "
     "groundtruth.txt with rgb.txt and depth.txt or associations.txt (TUM); "
-    "transforms.json (nerfstudio, instant-ngp, Polycam)"
+    "transforms.json (nerfstudio, instant-ngp, Polycam); "
+    "images/ with sparse/0/cameras.bin or .txt (COLMAP)"
+)
+
+_READERS: tuple[tuple[Callable[[Path], bool], Callable[[Path, Faults], Layout]], ...] = (
+    (is_replica, read_replica),
+    (is_tum, read_tum),
+    (is_seven_scenes, read_seven_scenes),
+    (is_transforms, read_transforms),
+    (is_colmap, read_colmap),
 )
 
 
@@ -46,14 +57,9 @@ def read_layout(root: Path, faults: Faults, *, need_views: bool = True) -> Layou
     recording = sens_file(root)
     if recording is not None:
         return read_sens(recording, faults)
-    if is_replica(root):
-        return read_replica(root, faults)
-    if is_tum(root):
-        return read_tum(root, faults)
-    if is_seven_scenes(root):
-        return read_seven_scenes(root, faults)
-    if is_transforms(root):
-        return read_transforms(root, faults)
+    for recognises, read in _READERS:
+        if recognises(root):
+            return read(root, faults)
     cloud = given_cloud(root)
     if cloud is not None and not need_views:
         kind = "S3DIS" if cloud == root else "cloud without pictures"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -13,16 +13,22 @@ import torch
 from torch import Tensor
 
 from lifting.cameras import Camera
-from xmodal.datasets.boxes import read_boxes
-from xmodal.datasets.calibration import Matrix3, Matrix4, scale_intrinsics
+from xmodal.datasets.boxes import FrameBoxes, moved_boxes, read_boxes
+from xmodal.datasets.calibration import Matrix4
 from xmodal.datasets.clouds import cloud_files, given_cloud
 from xmodal.datasets.consistency import check_pose_direction
 from xmodal.datasets.faults import Faults
-from xmodal.datasets.frames import Frame, Layout, Lens
+from xmodal.datasets.frame_views import (
+    PictureOptions,
+    color_cameras,
+    depth_cameras,
+    depth_views,
+    image_views,
+    label_views,
+)
+from xmodal.datasets.frames import Frame, Layout
 from xmodal.datasets.inspect import (
-    Sensors,
     check_spread,
-    frame_depth,
     inspect_frames,
     sample_depth,
 )
@@ -30,10 +36,9 @@ from xmodal.datasets.layouts import read_layout
 from xmodal.datasets.scannet import axis_alignment, scannet_files
 from xmodal.datasets.scene import Scene, SceneReport, no_points
 from xmodal.datasets.settings import LabelSet, SceneSettings, read_settings
-from xmodal.datasets.views import LabelMap, LazyViews
+from xmodal.datasets.views import LazyViews
 from xmodal.errors import DataError, UsageError
-from xmodal.images import read_header, read_label_map, read_rgb
-from xmodal.values import Depth, Image
+from xmodal.values import Image
 
 Need = Literal["views", "points"]
 
@@ -45,13 +50,15 @@ def open_scene(
     max_frames: int | None = None,
     label_set: LabelSet | None = None,
     need: Collection[Need] = ("views", "points"),
+    max_side_px: int | None = None,
+    undistort: bool = False,
 ) -> Scene:
     """Open a scene of any known layout and check it; frames are decoded on access.
 
     Layouts: the posed RGB-D folder (also a ScanNet export), ScanNet's `.sens`, 7-Scenes, Replica,
-    TUM, `transforms.json`; and, where points are all that is needed, a room of S3DIS or a folder
-    with `points.ply`. Frames are ordered by name as a person would (2 before 10). Frames whose pose
-    has infinite or NaN entries are dropped and counted in `report`.
+    TUM, `transforms.json`, COLMAP; and, where points are all that is needed, a room of S3DIS or a
+    folder with `points.ply`. Frames are ordered by name as a person would (2 before 10). Frames
+    whose pose has infinite or NaN entries are dropped and counted in `report`.
 
     Args:
         path: The scene folder.
@@ -59,7 +66,11 @@ def open_scene(
         max_frames: Use at most this many frames, evenly spaced.
         label_set: Classes of the point labels; those of `scene.json` or of the files if None.
         need: What the scene must have. Without `views` a cloud alone will do, without `points`
-            colour pictures alone (`cloud()` is then an error).
+            colour pictures alone (`Scene.has_cloud` is then False and `cloud()` an error).
+        max_side_px: Make colour pictures smaller by averaging, and their intrinsics with them, so
+            that no side is longer; those that are not longer stay as they are.
+        undistort: Resample pictures and depth as a pinhole camera would have taken them, where the
+            lens bends. What renders splats needs this; lifting to points does not.
 
     Returns:
         The scene. Camera axes are OpenCV's; the world is that of the poses, after `axis_align`, or
@@ -68,12 +79,14 @@ def open_scene(
     Raises:
         DataError: If the folder is missing or of no known layout, or if anything in it is damaged
             or contradictory; all faults of the frames come in one message.
-        UsageError: If `voxel_m` or `max_frames` is not positive.
+        UsageError: If `voxel_m`, `max_frames` or `max_side_px` is not positive.
     """
     if not (voxel_m > 0 and math.isfinite(voxel_m)):
         raise _usage("voxel_m", "a positive number of metres", voxel_m)
     if max_frames is not None and max_frames < 1:
         raise _usage("max_frames", "at least 1", max_frames)
+    if max_side_px is not None and max_side_px < 1:
+        raise _usage("max_side_px", "at least 1 pixel", max_side_px)
     root = Path(path).expanduser().resolve()
     faults = Faults(root)
     layout = read_layout(root, faults, need_views="views" in need)
@@ -107,6 +120,8 @@ def open_scene(
         packed=layout.packed,
         label_set=label_set,
         segments_file=segments,
+        max_side_px=max_side_px,
+        undistort=undistort,
     )
     return _with_views(scene, layout, used, faults, need=need) if used else scene
 
@@ -118,7 +133,8 @@ def _with_views(
     root, settings, T = scene.root, scene.settings, scene.T_world_files
     sensors = inspect_frames(used, layout, settings, faults)
     faults.check()
-    check_spread(used, root)
+    if layout.metric:
+        check_spread(used, root)
     if sensors.K_depth is None and scene.points_file is None and "points" in need:
         raise no_points(root)
     scale = settings.depth_scale or layout.depth_scale
@@ -127,19 +143,35 @@ def _with_views(
         scene.report.invalid_depth = sample.invalid_fraction
         scene.report.median_depth_m = sample.median_m
     names = [frame.name for frame in layout.frames]
-    boxes = read_boxes(root, settings, names=names, hw=sensors.color_hw)
-    in_use = {frame.name for frame in used}
-    images = _images(used, sensors, T)
-    depths = _depths(used, sensors, T, scale=scale, settings=settings)
+    sizes = [f.lens.hw for f in used if f.lens and f.lens.hw] or [sensors.color_hw]
+    largest = max(h for h, _ in sizes), max(w for _, w in sizes)
+    boxes = read_boxes(root, settings, names=names, hw=largest)
+    cameras = color_cameras(used, sensors, T)
+    options = PictureOptions(max_side_px=scene.max_side_px, undistort=scene.undistort)
+    images = image_views(used, cameras, options)
+    stored = depth_cameras(used, sensors, T)
+    depths = depth_views(used, stored, scale=scale, settings=settings, undistort=scene.undistort)
     if depths is not None:
         check_pose_direction(depths, root)
     return replace(
         scene,
         images=images,
         depths=depths,
-        label_maps=_label_maps(used, images, depths),
-        boxes={name: found for name, found in boxes.items() if name in in_use},
+        label_maps=label_views(used, cameras, stored),
+        boxes=_boxes(boxes, cameras, images),
     )
+
+
+def _boxes(
+    boxes: Mapping[str, FrameBoxes], cameras: Sequence[Camera], images: LazyViews[Image]
+) -> dict[str, FrameBoxes]:
+    """Boxes of the frames in use, in pixels of their pictures as they are used."""
+    moved: dict[str, FrameBoxes] = {}
+    for name, old, new in zip(images.names, cameras, images.cameras, strict=True):
+        if name in boxes:
+            same = old.hw == new.hw and new.coefficients == old.coefficients
+            moved[name] = boxes[name] if same else moved_boxes(boxes[name], old, new)
+    return moved
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -208,89 +240,6 @@ def _notes(layout: Layout, unknown: Sequence[str]) -> tuple[str, ...]:
     if unknown:
         notes.append(f"scene.json: keys without a meaning here: {', '.join(unknown)}")
     return tuple(notes)
-
-
-def _camera(
-    K: Matrix3, T: Matrix4, frame: Frame, hw: tuple[int, int], from_hw: tuple[int, int]
-) -> Camera:
-    """The camera of a frame: `K` belongs to `hw`, a lens of the frame's own to `from_hw`."""
-    assert frame.T_world_cam is not None, "frames without a pose were dropped"
-    lens = Lens(K=K)
-    if frame.lens is not None:
-        scaled = scale_intrinsics(frame.lens.K, from_hw=from_hw, to_hw=hw)
-        lens = replace(frame.lens, K=scaled)
-    return Camera(
-        K=torch.from_numpy(lens.K).float(),
-        T_world_cam=torch.from_numpy(T @ frame.T_world_cam).float(),
-        hw=hw,
-        distortion=torch.tensor(lens.distortion) if lens.distortion else None,
-        model=lens.model,
-        time_s=frame.time_s,
-    )
-
-
-def _images(frames: Sequence[Frame], sensors: Sensors, T: Matrix4) -> LazyViews[Image]:
-    hw = sensors.color_hw
-    cameras = [_camera(sensors.K_color, T, frame, hw, hw) for frame in frames]
-
-    def load(index: int) -> Image:
-        rgb = torch.from_numpy(read_rgb(frames[index].color)).permute(2, 0, 1)
-        return Image(
-            rgb=rgb.contiguous().float() / 255.0, camera=cameras[index], name=frames[index].name
-        )
-
-    return LazyViews(load, cameras=cameras, names=[frame.name for frame in frames])
-
-
-def _depths(
-    frames: Sequence[Frame],
-    sensors: Sensors,
-    T: Matrix4,
-    *,
-    scale: float,
-    settings: SceneSettings,
-) -> LazyViews[Depth] | None:
-    if sensors.K_depth is None or sensors.depth_hw is None:
-        return None
-    hw, color_hw = sensors.depth_hw, sensors.color_hw
-    cameras = [_camera(sensors.K_depth, T, frame, hw, color_hw) for frame in frames]
-    paths = [frame.depth for frame in frames if frame.depth is not None]
-
-    def load(index: int) -> Depth:
-        depth_m = frame_depth(paths[index], scale=scale, settings=settings)
-        return Depth(
-            depth_m=torch.from_numpy(depth_m), camera=cameras[index], name=frames[index].name
-        )
-
-    return LazyViews(load, cameras=cameras, names=[frame.name for frame in frames])
-
-
-def _label_maps(
-    frames: Sequence[Frame], images: LazyViews[Image], depths: LazyViews[Depth] | None
-) -> LazyViews[LabelMap] | None:
-    labelled = [(index, frame.label) for index, frame in enumerate(frames) if frame.label]
-    if not labelled:
-        return None
-    cameras: list[Camera] = []
-    for index, path in labelled:
-        hw = read_header(path).hw
-        options = [images.cameras[index], *(depths.cameras[index : index + 1] if depths else ())]
-        fitting = [camera for camera in options if camera.hw == hw]
-        if not fitting:
-            raise DataError(
-                str(path),
-                wanted="a label map of the size of the colour or the depth frames",
-                got=f"{hw[1]} x {hw[0]}",
-                fix="export the labels without resizing",
-            )
-        cameras.append(fitting[0])
-
-    def load(index: int) -> LabelMap:
-        ids = torch.from_numpy(read_label_map(labelled[index][1]))
-        return LabelMap(ids=ids, camera=cameras[index], name=frames[labelled[index][0]].name)
-
-    names = [frames[index].name for index, _ in labelled]
-    return LazyViews(load, cameras=cameras, names=names)
 
 
 def _files(

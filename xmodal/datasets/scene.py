@@ -94,6 +94,8 @@ class Scene:
         packed: Whether all frames lie in one file, so that their names tell which are in use.
         label_set: Classes of `labels()`; those of the files if None.
         segments_file: Super-points of the given points, or None.
+        max_side_px: Longest side that pictures were made smaller to; None for as they are.
+        undistort: Whether the bend of lenses was taken out of the pictures.
     """
 
     name: str
@@ -113,6 +115,8 @@ class Scene:
     packed: bool = False
     label_set: LabelSet | None = None
     segments_file: Path | None = None
+    max_side_px: int | None = None
+    undistort: bool = False
     _made: Points | None = field(default=None, init=False, repr=False)
 
     @cached_property
@@ -120,7 +124,8 @@ class Scene:
         """SHA-256 over names, sizes and contents of the files in use, as 64 hex digits.
 
         Covers colour, depth, poses, intrinsics, `scene.json`, given points and their super-points,
-        the label set asked for and, where points are fused, the voxel side; not labels and boxes.
+        the label set asked for, how pictures were made smaller or straight and, where points are
+        fused, the voxel side; not labels and boxes.
         It does not depend on where the folder lies.
         """
         digest = hashlib.sha256()
@@ -132,9 +137,18 @@ class Scene:
             digest.update(f"label_set {self.label_set}\n".encode())
         if self.packed:
             digest.update(f"frames {' '.join(self.images.names)}\n".encode())
-        if self.points_file is None:
+        if self.max_side_px is not None:
+            digest.update(f"max_side_px {self.max_side_px}\n".encode())
+        if self.undistort:
+            digest.update(b"undistort\n")
+        if self.points_file is None and self.depths is not None:
             digest.update(f"voxel_m {self.voxel_m!r}\n".encode())
         return digest.hexdigest()
+
+    @property
+    def has_cloud(self) -> bool:
+        """Whether there are points, given or to be fused; without, `cloud()` is an error."""
+        return self.points_file is not None or self.depths is not None
 
     def depth(self, index: int) -> Depth | None:
         """Depth view of a frame, None in a colour-only scene."""
@@ -143,7 +157,8 @@ class Scene:
     def cloud(self, progress: Progress | None = None) -> Points:
         """The points to lift to, in the world frame: those given, or else fused from depth.
 
-        Given points (`points.ply`, ScanNet's `*_vh_clean_2.ply`, a room of S3DIS) keep their order;
+        Given points (`points.ply`, ScanNet's `*_vh_clean_2.ply`, COLMAP's `points3D`, a room of
+        S3DIS) keep their order;
         those that are not finite are dropped and counted. ScanNet's super-points, where they are
         there, become `segments`. Fused points are the average of the depth readings
         per voxel, weighted by inverse variance, with colours and normals: see
@@ -154,7 +169,7 @@ class Scene:
 
         Raises:
             DataError: If the given points are damaged or no camera sees any of them, or if no depth
-                reading survives fusion.
+                reading survives fusion, or if there is neither (see `has_cloud`).
         """
         if self._made is None:
             made = self._check_given(self._given) if self._given else self._fuse(progress)
@@ -261,7 +276,8 @@ def no_points(root: Path) -> DataError:
         str(root),
         wanted="depth/ to fuse points from, or points.ply to lift to",
         got="colour frames and poses alone",
-        fix="add depth maps (16-bit PNG), or points.ply in the frame of the poses",
+        fix="add depth maps (16-bit PNG), or points (points.ply, or points3D of COLMAP) in the "
+        "frame of the poses; splats can be fitted to the pictures alone",
     )
 
 

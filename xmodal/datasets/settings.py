@@ -46,6 +46,8 @@ class SceneSettings(BaseModel):
             resized afterwards.
         label_set: Which classes the point labels are told apart by: `scannet20`, `scannet200`,
             `s3dis`; those of the files if None.
+        skip_missing: Leave pictures that a COLMAP model lists and the folder lacks out, instead of
+            refusing the scene.
         cropped: True when the principal point is off-centre because the frames are crops.
         world: How a generated world was made (seed, options, object poses); not used in reading.
     """
@@ -60,6 +62,7 @@ class SceneSettings(BaseModel):
     label_ids: dict[int, str] = Field(default_factory=dict)
     intrinsic_hw: tuple[int, int] | None = None
     label_set: LabelSet | None = None
+    skip_missing: bool = False
     cropped: bool = False
     world: dict[str, Any] | None = None
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from xmodal.datasets.calibration import Matrix4, Pose, to_pose
 from xmodal.datasets.faults import Faults
-from xmodal.datasets.frames import Frame, Layout, Lens, natural_key, no_frames
+from xmodal.datasets.frames import Frame, Layout, Lens, frame_names, natural_key, no_frames
 from xmodal.datasets.settings import read_json
 from xmodal.errors import DataError
 from xmodal.images import read_header
@@ -73,7 +73,7 @@ def read_transforms(root: Path, faults: Faults) -> Layout:
         raise no_frames(path, "at least one entry in frames")
     shared = cast("dict[str, Any]", data)
     frames: list[Frame] = []
-    names = _names([str(entry.get("file_path", "")) for entry in listed])
+    names = frame_names([str(entry.get("file_path", "")) for entry in listed])
     repaired = 0.0
     for index, (entry, name) in enumerate(zip(listed, names, strict=True)):
         try:
@@ -112,14 +112,6 @@ def _frame(root: Path, entry: dict[str, Any], name: str, where: str) -> tuple[Fr
         lens=_lens(entry, read_header(color).hw, where),
     )
     return frame, pose.repaired
-
-
-def _names(paths: list[str]) -> list[str]:
-    """Stems of the pictures, with their folders where two stems are alike."""
-    stems = [Path(path).stem for path in paths]
-    if len(set(stems)) == len(stems):
-        return stems
-    return ["-".join(Path(path).with_suffix("").parts) for path in paths]
 
 
 def _inside(root: Path, given: object, where: str, key: str) -> Path:
@@ -166,7 +158,7 @@ def _lens(entry: dict[str, Any], hw: tuple[int, int], where: str) -> Lens:
     K[0] = fx * across, 0.0, (width / 2 if cx is None else cx) * across
     K[1] = 0.0, fy * down, (height / 2 if cy is None else cy) * down
     model, distortion = _distortion(entry, where)
-    return Lens(K=K, distortion=distortion, model=model)
+    return Lens(K=K, distortion=distortion, model=model, hw=hw)
 
 
 def _focal(entry: dict[str, Any], axis: str, side: float, where: str) -> float | None:

@@ -308,6 +308,7 @@ def open_run_scene(spec: RunFile, index: int = 0) -> Scene:
         max_frames=data.max_frames,
         label_set=data.label_set,
         need=_needs(kinds),
+        max_side_px=data.max_side_px,
     )
 
 

@@ -183,6 +183,7 @@ def _on_data(request: EvalRequest, report: Reporter) -> list[Subject]:
             voxel_m=spec.data.voxel_m,
             max_frames=spec.data.max_frames,
             label_set=spec.data.label_set,
+            max_side_px=spec.data.max_side_px,
         )
         name = folder.resolve().name
         known = _run_of(runs, scene, folder, cloud)
@@ -239,6 +240,7 @@ def open_labelled(
     voxel_m: float = 0.02,
     max_frames: int | None = None,
     label_set: LabelSet | None = None,
+    max_side_px: int | None = None,
 ) -> tuple[Scene | None, Points, Labels | None]:
     """A scene with its points and labels; a cloud without pictures will do, and is no scene.
 
@@ -246,7 +248,12 @@ def open_labelled(
         DataError: If anything in it is damaged.
     """
     scene = open_scene(
-        folder, voxel_m=voxel_m, max_frames=max_frames, label_set=label_set, need=["points"]
+        folder,
+        voxel_m=voxel_m,
+        max_frames=max_frames,
+        label_set=label_set,
+        need=["points"],
+        max_side_px=max_side_px,
     )
     labels = scene.labels()
     return (scene if len(scene.images) else None), scene.cloud(), labels
