@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lifting.backends import resolve_backend
 from lifting.cameras import Camera
 from lifting.gaussians.compositing import compositing_operator
 from lifting.gaussians.harmonics import sh_colours
-from lifting.gaussians.projection import project_splats, splat_normals
+from lifting.gaussians.projection import Projected, project_splats, splat_normals
 from lifting.gaussians.splats import Splats
 from lifting.operator import LiftOperator
 
@@ -94,9 +96,8 @@ def render_rows(
             f"a background of rows of width {rows.shape[1]} needs that width, got "
             f"{list(background.shape)}"
         )
-    operator = view_operator(splats, camera, backend=backend)
-    alpha = operator.apply(rows.new_ones(len(rows), 1))
-    drawn = operator.apply(rows)
+    draw = _drawer(project_splats(splats, camera), splats, camera.hw, backend)
+    alpha, drawn = draw(rows.new_ones(len(rows), 1)), draw(rows)
     if background is not None:
         drawn = drawn + (1 - alpha) * background.to(drawn)
     return Rendered(alpha=alpha.reshape(camera.hw), rows=drawn.reshape(*camera.hw, rows.shape[1]))
@@ -133,7 +134,7 @@ def render(
             f"{list(background.shape)} behind splats {'without' if splats.sh is None else 'with'}"
         )
     projected = project_splats(splats, camera)
-    operator = compositing_operator(projected, splats.opacities, camera.hw, backend=backend)
+    draw = _drawer(projected, splats, camera.hw, backend)
     columns = [torch.ones_like(projected.depth_m)[:, None], projected.depth_m[:, None]]
     columns.append(splat_normals(splats, camera))
     if splats.sh is not None:
@@ -141,7 +142,7 @@ def render(
     # Features are multiplied where they lie: beside the colours they would be copied, which costs
     # as much memory as they have and, from some dozen channels on, more time than a second product.
     alpha, depth, normals, colour = torch.split(
-        operator.apply(torch.cat(columns, 1)).T.reshape(-1, *camera.hw),
+        _image(draw(torch.cat(columns, 1)), camera.hw),
         [1, 1, 3, 0 if splats.sh is None else 3],
     )
     if background is not None:
@@ -153,8 +154,20 @@ def render(
         depth_m=(depth / alpha.where(covered, torch.ones_like(alpha)))[0],
         normals=normals / length.clamp_min(torch.finfo(length.dtype).tiny),
         alpha=alpha[0],
-        features=None if features is None else _image(operator.apply(features), camera.hw),
+        features=None if features is None else _image(draw(features), camera.hw),
     )
+
+
+def _drawer(
+    projected: Projected, splats: Splats, hw: tuple[int, int], backend: str
+) -> Callable[[Tensor], Tensor]:
+    """What turns rows of splats into rows of pixels."""
+    if resolve_backend(backend, splats.means.device, "splat_weights") == "gsplat":
+        # It draws without the matrix, which a photo of full size would fill a card with.
+        from lifting.backends.gsplat_splats import draw_rows  # CUDA only: not on every machine
+
+        return lambda rows: draw_rows(projected, splats.opacities, rows, hw)
+    return compositing_operator(projected, splats.opacities, hw, backend=backend).apply
 
 
 def _image(rows: Tensor, hw: tuple[int, int]) -> Tensor:
