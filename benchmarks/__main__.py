@@ -18,8 +18,10 @@ NAMES = (
     "voxelize",
     "slopes",
     "query",
+    "splat_codes",
     "loss",
     "sparse_conv",
+    "splat_lift",
 )
 
 

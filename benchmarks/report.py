@@ -76,6 +76,10 @@ _TIMED: dict[str, tuple[str, str]] = {
         "which of 20 prompts, 1M x 512, rows in bf16",
         "the same in float32",
     ),
+    "splat_codes": (
+        "which of 20 prompts, 200k x 512, rows in component codes",
+        "decode, then the same in float32",
+    ),
     "loss": (
         "cosine loss, 100k x 768, forward and backward",
         "`1 - cosine_similarity(..).mean()`",

@@ -258,9 +258,11 @@ def _ask(
         scores = text_relevancy(features, known, [prompt.text], prompt.negatives)[:, 0]
     elif isinstance(prompt, ImagePrompt):
         scores = _alike(features, _needed(teacher, "a picture").encode_image(prompt.image))
+    elif isinstance(prompt, PixelPrompt):
+        seed, vector = clicked_pixel(splats, features, prompt)
+        scores = _alike(features, vector)
     else:
-        click = clicked_pixel if isinstance(prompt, PixelPrompt) else clicked_point
-        seed, vector = click(splats, features, prompt)
+        seed, vector = clicked_point(splats, features, prompt)
         scores = _alike(features, vector)
     from_median = not isinstance(prompt, TextPrompt)
     level = _level(splats, scores, options, from_median=from_median)

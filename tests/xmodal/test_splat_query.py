@@ -66,7 +66,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Features:
 
 
 def ask(splats: Splats, stored: Features, prompt: SplatPrompt, **how: float) -> list[set[int]]:
-    options = SelectOptions(**how)  # pyright: ignore[reportArgumentType]  # numbers of each kind
+    options = SelectOptions(**how)
     found = query_splats(splats, stored, prompt, teacher=TEACHER, options=options)
     return [set(one.ids.tolist()) for one in found]
 
@@ -377,7 +377,7 @@ def test_features_of_another_scene(splats: Splats, stored: Features) -> None:
 )
 def test_options_out_of_range(wrong: dict[str, object], four_parts: Check) -> None:
     with pytest.raises(UsageError, match=next(iter(wrong))) as caught:
-        SelectOptions(**wrong)  # pyright: ignore[reportArgumentType]  # wrong on purpose
+        SelectOptions(**wrong)
     four_parts(caught.value, 2)
 
 
