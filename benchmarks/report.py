@@ -90,6 +90,10 @@ _TIMED: dict[str, tuple[str, str]] = {
         "sub-manifold convolution, 58k voxels, 32 to 32 channels, 3x3x3, from cells to rows",
         "spconv on one thread",
     ),
+    "splat_lift": (
+        "lift 4 maps of 40 x 30 x 512 to 20k splats",
+        "automatic differentiation of a renderer, 32 channels at a time",
+    ),
     "voxelize": ("voxelise 1M points, 5 cm", "sort and unique on hashed keys"),
     "voxelize_unique": ("voxelise 1M points, 5 cm", "`np.unique(axis=0)`"),
     "voxelize_2cm": ("voxelise 1M points, 2 cm", "sort and unique on hashed keys"),

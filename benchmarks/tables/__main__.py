@@ -21,6 +21,7 @@ NAMES = (
     "systems_kitchen",
     "store",
     "splat_fit",
+    "splat_recovery",
 )
 _WORK = Path("data/results-cache")
 

@@ -45,7 +45,7 @@ def _compose(
     begins: NDArray[np.int64],
     rows: NDArray[np.int32],
     weights: NDArray[Any],
-    taps: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[Any]],
+    taps: tuple[NDArray[np.int64], NDArray[np.int32], NDArray[Any]],
     num_sources: int,
     crow: NDArray[np.int64],
 ) -> tuple[NDArray[np.int64], NDArray[Any]]:
@@ -54,33 +54,33 @@ def _compose(
     size = len(rows) + num_sources
     col, out = np.empty(size, np.int64), np.empty(size, weights.dtype)
     total = np.zeros(num_sources, weights.dtype)
-    owner = np.full(num_sources, -1, np.int64)
-    touched = np.empty(num_sources, np.int64)
+    fresh = np.ones(num_sources, np.bool_)
+    touched = np.empty(num_sources, np.int32)
     used = 0
     crow[0] = 0
     for s in range(len(crow) - 1):
         count = 0
         for p in range(begins[s], begins[s + 1]):
-            w = weights[p]
-            for q in range(tap_crow[rows[p]], tap_crow[rows[p] + 1]):
-                c, product = tap_col[q], w * tap_weight[q]
-                if product == 0:
-                    continue
-                if owner[c] != s:
-                    owner[c] = s
-                    total[c] = 0
+            w, i = weights[p], rows[p]
+            for q in range(tap_crow[i], tap_crow[i + 1]):
+                c = tap_col[q]
+                total[c] += w * tap_weight[q]
+                if fresh[c]:
+                    fresh[c] = False
                     touched[count] = c
                     count += 1
-                total[c] += product
         if used + count > len(col):
             size = 2 * (used + count)
             more_col, more_out = np.empty(size, np.int64), np.empty(size, weights.dtype)
             more_col[:used], more_out[:used] = col[:used], out[:used]
             col, out = more_col, more_out
         for k in range(count):
-            col[used + k] = touched[k]
-            out[used + k] = total[touched[k]]
-        used += count
+            c = touched[k]
+            if total[c] != 0:
+                col[used], out[used] = c, total[c]
+                used += 1
+            total[c] = 0
+            fresh[c] = True
         crow[s + 1] = used
     return col[:used].copy(), out[:used].copy()
 
@@ -140,7 +140,8 @@ def compose_transposed(
     _by_column(crow, col, weight, begins, rows, values)
     pointers = np.empty(num_targets + 1, np.int64)
     tap_crow, tap_col, tap_weight = (_array(x) for x in taps)
-    same_kind = (tap_crow, tap_col, tap_weight.astype(weight.dtype, copy=False))
+    # Half the bytes: taps of all pixels then fit into the cache.
+    same_kind = (tap_crow, tap_col.astype(np.int32), tap_weight.astype(weight.dtype, copy=False))
     columns, products = _compose(begins, rows, values, same_kind, num_sources, pointers)
     return torch.from_numpy(pointers), torch.from_numpy(columns), torch.from_numpy(products)
 
