@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from lifting.cameras import project, unproject
+from lifting.cameras import pixel_centres, pixel_rays, project, unproject
 from xmodal.datasets import open_scene
+from xmodal.datasets.photos import held_out, undistorted
 from xmodal.errors import DataError
 
 DATA = os.environ.get("XMODAL_DATA")
@@ -99,3 +100,58 @@ def test_fox_in_transforms_json():
     # Upright pictures: y of the camera points down, against the mean up of the capture.
     up = -poses[:, :3, 1].mean(0)
     assert float(up.norm()) > 0.7
+
+
+@pytest.fixture(scope="module")
+def fox():
+    return Path(DATA) / "fox_half"
+
+
+def test_fox_opens_without_points_smaller_and_straight(fox):
+    scene = open_scene(fox, need=["views"], max_side_px=240, undistort=True)
+    assert len(scene.images) == 50
+    assert not scene.has_cloud
+    fit, test = held_out(scene.images.names)
+    assert (len(fit), len(test)) == (43, 7)
+    image = scene.images[test[3]]
+    assert image.rgb.shape == (3, 240, 135)
+    assert image.camera.coefficients is None
+    assert image.camera.hw == (240, 135)
+    with pytest.raises(DataError, match="depth/ to fuse points from"):
+        scene.cloud()
+
+
+def test_fox_s_lens_is_taken_out_to_a_twentieth_of_a_pixel(fox):
+    camera = open_scene(fox, need=["views"]).images.cameras[0]
+    uv = pixel_centres(camera.hw)
+    straight = undistorted(uv.T.reshape(2, *camera.hw), camera)
+    assert bool(straight.valid.all())
+    rays, _ = pixel_rays(uv, straight.camera)
+    expected = project(rays + straight.camera.centre, camera).uv
+    assert float((straight.image.reshape(2, -1).T - expected).abs().max()) < 0.05
+    # The field of view stays: focal lengths grow by two in a hundred at most.
+    assert (straight.camera.K.diagonal()[:2] / camera.K.diagonal()[:2]).max() < 1.02
+
+
+def test_fox_agrees_with_itself_as_a_colmap_model(fox, tmp_path, colmap):
+    """The same cameras written as COLMAP would, read again."""
+    scene = open_scene(fox, need=["views"], max_frames=4)
+    camera = scene.images.cameras[0]
+    K, lens = camera.K.double(), camera.coefficients
+    parameters = (*(float(x) for x in (K[0, 0], K[1, 1], K[0, 2], K[1, 2])), *lens)
+    model = colmap.Model(cameras=[(1, "OPENCV", camera.hw[1], camera.hw[0], parameters)])
+    for index, (name, view) in enumerate(
+        zip(scene.images.names, scene.images.cameras, strict=True)
+    ):
+        T = np.linalg.inv(view.T_world_cam.double().numpy())
+        pose = colmap.quaternion(T[:3, :3]), tuple(float(x) for x in T[:3, 3])
+        model.images.append((index + 1, *pose, 1, f"{name}.jpg"))
+    model.write(tmp_path / "sparse/0", text=False)
+    (tmp_path / "images").symlink_to(fox / "images")
+    again = open_scene(tmp_path, need=["views"])
+    assert again.images.names == scene.images.names
+    for ours, theirs in zip(again.images.cameras, scene.images.cameras, strict=True):
+        torch.testing.assert_close(ours.T_world_cam, theirs.T_world_cam, atol=1e-5, rtol=0)
+        torch.testing.assert_close(ours.K, theirs.K)
+        assert ours.coefficients == pytest.approx(theirs.coefficients)
+    assert torch.equal(again.images[2].rgb, scene.images[2].rgb)

@@ -33,7 +33,7 @@ MODELS: Mapping[int, tuple[str, int]] = {
     10: ("THIN_PRISM_FISHEYE", 12),
     11: ("RAD_TAN_THIN_PRISM_FISHEYE", 16),
 }
-NUM_PARAMETERS = dict(MODELS.values())
+NUM_PARAMETERS: Mapping[str, int] = dict(MODELS.values())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,8 @@ from lifting.lens import LensModel, distort, undistort, valid_radius
 _MAX_HALF_ANGLE_RAD = math.pi / 3
 # Points of each side of a picture whose rays are looked at; a lens is smooth between them.
 _BORDER_SAMPLES = 257
+# Steps of making a field of view smaller until the lens model holds in all of it.
+_SHRINK = 0.97
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,7 +53,7 @@ def pinhole_camera(camera: Camera) -> Camera:
     """
     if camera.coefficients is None:
         return replace(camera, distortion=None, model="pinhole")
-    K = _pinhole_intrinsics(*_calibration(camera))
+    K = _pinhole_intrinsics(_lens(camera))
     return replace(camera, K=K.to(camera.K), distortion=None, model="pinhole")
 
 
@@ -84,9 +86,9 @@ def undistorted(
         return Undistorted(
             image=image, camera=ideal, valid=image.new_ones(camera.hw, dtype=torch.bool)
         )
-    grid, valid = _source_grid(*_calibration(camera))
+    grid, valid = _source_grid(_lens(camera))
     grid, valid = grid.to(image), valid.to(image.device)
-    padding = "border"  # half a pixel beyond the outermost centres
+    padding = "border"  # by rounding a pixel may lie a hair outside
     sampled = grid_sample(image[None], grid[None], mode, padding, align_corners=False)[0]
     return Undistorted(image=sampled * valid, camera=ideal, valid=valid)
 
@@ -157,61 +159,102 @@ def held_out(names: Sequence[str], every: int = 8) -> tuple[tuple[int, ...], tup
     return fit, tuple(order[::every])
 
 
-_Numbers = tuple[float, ...]
+@dataclass(frozen=True, kw_only=True)
+class _Lens:
+    """What a straightened picture depends on, as a key of caches."""
+
+    focal: tuple[float, float]
+    centre: tuple[float, float]
+    hw: tuple[int, int]
+    model: LensModel
+    coefficients: tuple[float, ...]
+
+    def ideal(self, uv: Tensor) -> tuple[Tensor, Tensor]:
+        """Ideal coordinates x/z, y/z of pixels, and whether the lens has a ray there."""
+        xy = (uv - uv.new_tensor(self.centre)) / uv.new_tensor(self.focal)
+        return undistort(xy, self.model, self.coefficients)
+
+    def pixels(self, xy: Tensor) -> tuple[Tensor, Tensor]:
+        """Pixels of ideal coordinates, and whether the picture has them."""
+        seen = xy.square().sum(-1) < valid_radius(self.model, self.coefficients) ** 2
+        bent = distort(xy.where(seen[:, None], torch.zeros_like(xy)), self.model, self.coefficients)
+        uv = bent * xy.new_tensor(self.focal) + xy.new_tensor(self.centre)
+        inside = (uv >= 0) & (uv <= uv.new_tensor((self.hw[1], self.hw[0])))
+        return uv, seen & inside.all(-1)
 
 
-def _calibration(camera: Camera) -> tuple[_Numbers, tuple[int, int], LensModel, _Numbers]:
-    """What the straightened picture depends on, as a key of caches."""
+def _lens(camera: Camera) -> _Lens:
     assert camera.coefficients is not None, "cameras without a lens need no resampling"
     K = camera.K.detach().cpu().double()
-    numbers = (float(K[0, 0]), float(K[1, 1]), float(K[0, 2]), float(K[1, 2]))
-    return numbers, camera.hw, camera.model, camera.coefficients
+    return _Lens(
+        focal=(float(K[0, 0]), float(K[1, 1])),
+        centre=(float(K[0, 2]), float(K[1, 2])),
+        hw=camera.hw,
+        model=camera.model,
+        coefficients=camera.coefficients,
+    )
 
 
 @lru_cache(maxsize=64)
-def _pinhole_intrinsics(
-    numbers: _Numbers, hw: tuple[int, int], model: LensModel, coefficients: _Numbers
-) -> Tensor:
-    fx, fy, cx, cy = numbers
-    height, width = hw
-    if not (0 < cx < width and 0 < cy < height):
+def _pinhole_intrinsics(lens: _Lens) -> Tensor:
+    height, width = lens.hw
+    u, v = lens.centre
+    if not (0 < u < width and 0 < v < height):
         raise ValueError(
-            f"pinhole_camera: the principal point ({cx:g}, {cy:g}) must lie inside the picture of "
+            f"pinhole_camera: the principal point ({u:g}, {v:g}) must lie inside the picture of "
             f"{width} x {height}"
         )
-    steps = torch.linspace(0, 1, _BORDER_SAMPLES, dtype=torch.float64)
-    limit = math.tan(_MAX_HALF_ANGLE_RAD)
-
-    def side(u: Tensor, v: Tensor, axis: int) -> Tensor:
-        """How far a side of the picture lies off the axis, at its nearest."""
-        xy, known = undistort(torch.stack(((u - cx) / fx, (v - cy) / fy), -1), model, coefficients)
-        # Where the lens has no ray the picture shows nothing; what it shows ends further out.
-        return torch.where(known, xy[:, axis].abs(), limit).min().clamp(max=limit)
-
-    across, down, zero = steps * width, steps * height, torch.zeros_like(steps)
-    left, right = side(zero, down, 0), side(zero + width, down, 0)
-    top, bottom = side(across, zero, 1), side(across, zero + height, 1)
+    low, high = _field(lens)
+    inset = _inset(lens.hw)
+    size = torch.tensor((width, height), dtype=torch.float64)
     K = torch.eye(3, dtype=torch.float64)
-    K[0, 0], K[1, 1] = width / (left + right), height / (top + bottom)
-    K[0, 2], K[1, 2] = left * K[0, 0], top * K[1, 1]
+    K[[0, 1], [0, 1]] = (size - 2 * inset) / (high - low)
+    K[:2, 2] = inset - low * K.diagonal()[:2]
     return K
+
+
+def _inset(hw: tuple[int, int]) -> float:
+    """From middle to middle of the outermost pixels nothing is read beyond them."""
+    return 0.5 if min(hw) > 1 else 0.0
+
+
+def _field(lens: _Lens) -> tuple[Tensor, Tensor]:
+    """The largest upright rectangle of ideal coordinates that the picture fills: low and high."""
+    first = torch.full((2,), _inset(lens.hw), dtype=torch.float64)
+    last = torch.tensor((lens.hw[1], lens.hw[0]), dtype=torch.float64) - first
+    border = _rectangle(first, last)
+    xy, known = lens.ideal(border.reshape(-1, 2))
+    # Where the lens has no ray the picture shows nothing; what it shows ends further out.
+    limit = math.tan(_MAX_HALF_ANGLE_RAD)
+    off = torch.where(known[:, None], xy.abs(), limit).clamp(max=limit).reshape(border.shape)
+    top, bottom, left, right = off.unbind(0)
+    low = -torch.stack((left[:, 0].min(), top[:, 1].min()))
+    high = torch.stack((right[:, 0].min(), bottom[:, 1].min()))
+    # A lens may fold inside that rectangle; beside the axis none does.
+    while not bool(lens.pixels(_rectangle(low, high).reshape(-1, 2))[1].all()):
+        low, high = low * _SHRINK, high * _SHRINK
+    return low, high
+
+
+def _rectangle(low: Tensor, high: Tensor) -> Tensor:
+    """Points of the sides of a rectangle `[4, S, 2]`: top, bottom, left, right."""
+    steps = torch.linspace(0, 1, _BORDER_SAMPLES, dtype=torch.float64)[:, None]
+    between = low + steps * (high - low)
+    sides = torch.stack([between] * 4)
+    sides[0, :, 1], sides[1, :, 1] = low[1], high[1]
+    sides[2, :, 0], sides[3, :, 0] = low[0], high[0]
+    return sides
 
 
 # Two of 12 megapixels are 200 MB; the frames of a scene share one lens, or few.
 @lru_cache(maxsize=2)
-def _source_grid(
-    numbers: _Numbers, hw: tuple[int, int], model: LensModel, coefficients: _Numbers
-) -> tuple[Tensor, Tensor]:
+def _source_grid(lens: _Lens) -> tuple[Tensor, Tensor]:
     """Where each straightened pixel lies in the first picture, from -1 to 1, and if it does."""
-    fx, fy, cx, cy = numbers
-    K = _pinhole_intrinsics(numbers, hw, model, coefficients)
-    xy = (pixel_centres(hw, dtype=torch.float64) - K[:2, 2]) / K.diagonal()[:2]
-    seen = xy.square().sum(-1) < valid_radius(model, coefficients) ** 2
-    xy = distort(xy.where(seen[:, None], torch.zeros_like(xy)), model, coefficients)
-    height, width = hw
-    u, v = xy[:, 0] * fx + cx, xy[:, 1] * fy + cy
-    seen &= (u >= 0) & (u <= width) & (v >= 0) & (v <= height)
-    grid = torch.stack((2 * u / width - 1, 2 * v / height - 1), -1)
+    K = _pinhole_intrinsics(lens)
+    xy = (pixel_centres(lens.hw, dtype=torch.float64) - K[:2, 2]) / K.diagonal()[:2]
+    uv, seen = lens.pixels(xy)
+    height, width = lens.hw
+    grid = 2 * uv / uv.new_tensor((width, height)) - 1
     return grid.float().reshape(height, width, 2), seen.reshape(height, width)
 
 
