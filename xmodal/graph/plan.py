@@ -102,7 +102,8 @@ def support(plan: Plan, name: str) -> Support | None:
         elif node.kind in SUPPORTED:
             same = [s for s in made_by.sources if plan.kind(s) in grounds(node.kind)]
             if not same:
-                return None
+                # An op that gives bare geometry, such as fitted splats, makes ground of its own.
+                return None if getattr(made_by.op, "gives_rows", True) else name
             name = same[0]
         elif node.kind == "embedding":
             return "sample"  # one row for each sample, whatever it was made of

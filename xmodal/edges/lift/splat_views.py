@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Protocol
 
 from lifting.gaussians.closed_form import SplatView
 from lifting.gaussians.rendering import view_operator
@@ -17,13 +16,7 @@ from xmodal.values import FeatureMap, Masks, Views
 _KEPT_BYTES = 2 << 30
 _ENTRY_BYTES = 12
 
-
-class Report(Protocol):
-    """Told how many views are done, of how many."""
-
-    def __call__(self, done: int, total: int, /) -> None:
-        """Show it."""
-        ...
+Report = Callable[[int, int], None]
 
 
 class SplatViews:
@@ -34,7 +27,7 @@ class SplatViews:
         maps: Teacher output of every frame.
         max_side_px: Longest side of the drawings, pixels.
         read: What a view's pixels read of its rows; `view_taps` unless given.
-        report: Told of the first pass.
+        report: Told of views done and views in all, in the first pass.
     """
 
     def __init__(
