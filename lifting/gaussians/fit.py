@@ -240,8 +240,8 @@ def _shown(photos: Sequence[Photo], options: FitOptions, device: torch.device) -
         factor = options.reduction(step)
         if factor not in reduced:
             # Only one size is needed at a time, and never a larger factor again.
-            reduced = {factor: [photo.reduced(factor) for photo in photos]}
-        yield reduced[factor][order.pop()].to(device)
+            reduced = {factor: [photo.reduced(factor).to(device) for photo in photos]}
+        yield reduced[factor][order.pop()]
 
 
 def _background(options: FitOptions, like: Tensor, chance: torch.Generator) -> Tensor:

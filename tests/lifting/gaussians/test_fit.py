@@ -19,8 +19,8 @@ from lifting.gaussians.rendering import render
 from lifting.gaussians.splats import Splats
 
 HW = (32, 32)
-# Ten times faster than usual: scenes of this size are learnt in a few hundred steps.
-FAST = Rates(means=1.6e-3, scales=2e-2, quats=1e-2, sh_first=2.5e-2)
+# Far faster than usual: scenes of this size are learnt in some hundred steps.
+FAST = Rates(means=3.2e-3, scales=4e-2, quats=2e-2, opacities=0.1, sh_first=5e-2)
 
 
 def ring_camera(index: int, count: int = 8) -> Camera:
@@ -87,11 +87,11 @@ def mean_psnr(splats: Splats, photos: list[Photo]) -> float:
 
 def test_recovers_a_scene_from_grey() -> None:
     photos = photos_of(true_splats())
-    fitted = fit_splats(photos, grey_start(), short(steps=400, strategy=None))
+    fitted = fit_splats(photos, grey_start(), short(steps=150, strategy=None))
     assert mean_psnr(grey_start_with_colour(), photos) < 20
     assert mean_psnr(fitted.splats, photos) > 30
-    assert fitted.history[-1].step == 400
-    assert fitted.history[-1].loss < 0.2 * fitted.history[0].loss
+    assert fitted.history[-1].step == 150
+    assert fitted.history[-1].loss < 0.4 * fitted.history[0].loss
 
 
 def grey_start_with_colour() -> Splats:
@@ -102,16 +102,16 @@ def grey_start_with_colour() -> Splats:
 @pytest.mark.parametrize(
     "strategy",
     [
-        Densify(first_step=40, every=20, until=0.7, grow_gradient=1e-4, max_splats=80),
-        Mcmc(first_step=40, every=20, max_splats=80, growth=0.1),
+        Densify(first_step=20, every=10, until=0.7, grow_gradient=1e-4, max_splats=80),
+        Mcmc(first_step=20, every=10, max_splats=80, growth=0.1),
     ],
     ids=["densify", "mcmc"],
 )
 def test_strategies_grow_to_their_limit(strategy: Densify | Mcmc) -> None:
     photos = photos_of(true_splats())
-    fitted = fit_splats(photos, grey_start(40), short(steps=200, strategy=strategy))
+    fitted = fit_splats(photos, grey_start(40), short(steps=100, strategy=strategy))
     assert 40 < len(fitted.splats) <= 80
-    assert mean_psnr(fitted.splats, photos) > 24
+    assert mean_psnr(fitted.splats, photos) > 22
 
 
 def test_the_same_seed_gives_the_same_bits() -> None:
