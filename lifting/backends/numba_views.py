@@ -42,8 +42,8 @@ def _row(address: int, channels: int) -> NDArray[np.float32]:
 
 
 @jit
-def _inverse_length(f: NDArray[np.float32]) -> float:
-    """1 / |f|; 0 for a feature of length zero, infinity for one that is not finite."""
+def _inverse_length(f: NDArray[np.float32]) -> Any:
+    """1 / |f|; 0 for any feature of length zero, infinity for one that is not finite."""
     square = np.float32(0)
     for c in range(len(f)):
         square += f[c] * f[c]
