@@ -77,6 +77,8 @@ def draw_rows(
     Raises:
         ValueError: If the splats are not float32.
     """
+    if not bool(projected.drawn.any()):  # gsplat divides by the number of splats
+        return rows.new_zeros(hw[0] * hw[1], rows.shape[1]) + rows[:0].sum()
     offsets, splats = _tiles(projected, hw)
     splat_parts = projected.uv[None], projected.conics[None]
     image_parts = opacities[None], hw[1], hw[0], _TILE, offsets, splats
@@ -109,6 +111,9 @@ def _tiles(projected: Projected, hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
 @torch.no_grad()
 def _pairs(projected: Projected, opacities: Tensor, hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Splat and pixel of all that may count: by pixel, then near to far."""
+    if not bool(projected.drawn.any()):  # gsplat divides by the number of splats
+        none = torch.zeros(0, dtype=torch.int64, device=opacities.device)
+        return none, none
     offsets, splats = _tiles(projected, hw)
     col, pixel, _ = kernels.rasterize_to_indices_in_range(
         0,

@@ -73,7 +73,7 @@ def render_rows(
     camera: Camera,
     rows: Float[Tensor, "M C"],
     *,
-    background: Float[Tensor, " C"] | None = None,
+    background: Float[Tensor, " B"] | None = None,
     backend: str = "auto",
 ) -> Rendered:
     """Draw one row of any width per splat: features, class probabilities, colours.
