@@ -1,4 +1,4 @@
-"""`xmodal export`: a run's features as a coloured cloud."""
+"""`xmodal export`: a run's features as a coloured cloud, or as coloured splats."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from lifting.gaussians.harmonics import sh_from_rgb
 from xmodal.errors import UsageError
 from xmodal.ply import write_points
 from xmodal.runs.opened import open_run
+from xmodal.splat_files import write_dot_splat, write_splats
 from xmodal.store import Features
 
 # Enough rows for three stable components; more only costs time.
@@ -19,21 +21,30 @@ _PCA_ROWS = 20_000
 
 
 def export_ply(path: Path, out: Path, source: str) -> str:
-    """Write the cloud of a run, coloured by the three principal components of its features.
+    """Write the cloud or splats of a run, coloured by the principal components of its features.
 
     Raises:
-        UsageError: If `out` is no .ply, or the run has no such source.
+        UsageError: If `out` is no .ply (or .splat, of a run over splats), or the run has no such
+            source.
     """
-    if out.suffix.lower() != ".ply":
-        raise UsageError(
-            f"--out {out}", wanted="a file ending in .ply", got=out.suffix or "no ending",
-            fix=f"--out {out.with_suffix('.ply')}",
-        )  # fmt: skip
     opened = open_run(path)
+    kinds = (".ply",) if opened.splats is None else (".ply", ".splat")
+    if out.suffix.lower() not in kinds:
+        raise UsageError(
+            f"--out {out}",
+            wanted=f"a file ending in {' or '.join(kinds)}",
+            got=out.suffix or "no ending",
+            fix=f"--out {out.with_suffix('.ply')}",
+        )
     opened.pick(source)
-    colours = principal_colours(opened.features(source))
-    write_points(out, replace(opened.cloud, rgb=torch.from_numpy(colours)))
-    return f"wrote {out}: {len(colours)} points, colours are principal components of {source}"
+    colours = torch.from_numpy(principal_colours(opened.features(source)))
+    what = "points"
+    if opened.splats is None:
+        write_points(out, replace(opened.cloud, rgb=colours))
+    else:
+        what, splats = "splats", replace(opened.splats, sh=sh_from_rgb(colours))
+        (write_splats if out.suffix.lower() == ".ply" else write_dot_splat)(out, splats)
+    return f"wrote {out}: {len(colours)} {what}, colours are principal components of {source}"
 
 
 def principal_colours(features: Features) -> npt.NDArray[np.float32]:

@@ -14,7 +14,7 @@ from xmodal.datasets import FrameBoxes, Scene
 from xmodal.errors import DataError, UsageError
 from xmodal.evaluate import Hit, Table, bootstrap, interval, localise, resampled, scene_draws
 from xmodal.query import Scores, ensemble, row_scores, vector_scores
-from xmodal.render import PointRenderer, peak_pixel
+from xmodal.render import peak_pixel
 from xmodal.runs.opened import OpenedRun
 from xmodal.runs.query import feature_at, teacher_image
 
@@ -126,18 +126,17 @@ def _clicks(opened: OpenedRun, scene: Scene, frames: Mapping[str, FrameBoxes]) -
 def localisation_pairs(opened: OpenedRun, scene: Scene, questions: Questions) -> list[Pair]:
     """Judge all frame-question pairs: the teacher alone, each stored source, and the ensemble."""
     arms = _scores(opened, questions)
-    renderer = PointRenderer.of(opened.xyz)
+    renderer = opened.renderer()
+    columns = np.concatenate(list(arms.values()), axis=1) if arms else None
     pairs: list[Pair] = []
     for frame in sorted({frame for frame, _ in questions.column}):
         position = scene.images.names.index(frame)
         image = scene.images[position]
         view = opened.teacher_view(image)
         shown = {SINGLE: teacher_image(view, questions.score(view.rows))}
-        index = renderer.pixel_points(image.camera, scene.depth(position))
-        for arm, scores in arms.items():
-            picture = scores[np.maximum(index, 0)]
-            picture[index < 0] = np.nan
-            shown[arm] = picture
+        if columns is not None:
+            picture = renderer.render(columns, image.camera, scene.depth(position))
+            shown |= dict(zip(arms, np.split(picture, len(arms), axis=2), strict=True))
         boxes = scene.boxes[frame]
         for text in [text for f, text in questions.column if f == frame]:
             column = questions.column[frame, text]

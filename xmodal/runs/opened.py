@@ -14,13 +14,17 @@ from xmodal.config.runfile import RunFile, load_run
 from xmodal.errors import UsageError
 from xmodal.ply import read_points
 from xmodal.query import Scores, ensemble, text_relevancy
+from xmodal.render import PointRenderer
 from xmodal.runs.settings import open_run_scene, teacher_edge, text_teacher
+from xmodal.splat_files import read_splats
+from xmodal.splat_render import SplatRenderer
 from xmodal.store import Features, Run
 from xmodal.teachers.cache import TeacherCache
 from xmodal.teachers.weights import user_cache
 from xmodal.values import FeatureMap, Image, Masks, Points
 
 if TYPE_CHECKING:
+    from lifting.gaussians.splats import Splats
     from xmodal.datasets import Scene
     from xmodal.teachers import Teacher
 
@@ -36,6 +40,21 @@ class OpenedRun:
     def cloud(self) -> Points:
         """The points whose row order every store follows."""
         return read_points(self.run.points).points
+
+    @cached_property
+    def splats(self) -> Splats | None:
+        """The splats of a run over splats, in the order of the points; None of points alone."""
+        return read_splats(self.run.gaussians) if self.run.gaussians.is_file() else None
+
+    def renderer(self, *, stride: int = 2) -> PointRenderer | SplatRenderer:
+        """Draws values of the run's points, or splats, into frames.
+
+        Args:
+            stride: One value for every `stride` x `stride` block of colour pixels.
+        """
+        if self.splats is not None:
+            return SplatRenderer(self.splats, stride)
+        return PointRenderer.of(self.xyz, stride=stride)
 
     @property
     def xyz(self) -> npt.NDArray[np.float32]:

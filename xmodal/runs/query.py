@@ -28,7 +28,7 @@ from xmodal.query import (
     write_objects,
     write_scores,
 )
-from xmodal.render import FloatImage, PointRenderer, overlay, write_picture
+from xmodal.render import FloatImage, overlay, write_picture
 from xmodal.runs.opened import OpenedRun, open_run
 from xmodal.values import FeatureMap, Image, Masks
 
@@ -218,7 +218,7 @@ def teacher_image(view: FeatureMap | Masks, scores: torch.Tensor, stride: int = 
 
 
 def _write_png(path: Path, opened: OpenedRun, scores: Scores, frame: str | None) -> str:
-    renderer = PointRenderer.of(opened.xyz, stride=4)
+    renderer = opened.renderer(stride=4)
     scene = opened.scene
     if frame is not None:
         index = frame_index(opened, frame)
