@@ -59,7 +59,7 @@ def delete_splats(splats: Splats, ids: Int64[Tensor, " K"]) -> Edited:
         UsageError: If the selection is empty, is the whole scene, or does not fit it.
     """
     chosen = _checked(splats, ids, "delete")
-    stays = torch.ones(len(splats), dtype=torch.bool)
+    stays = torch.ones(len(splats), dtype=torch.bool, device=chosen.device)
     stays[chosen] = False
     if not bool(stays.any()):
         raise UsageError(

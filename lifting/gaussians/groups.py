@@ -121,19 +121,19 @@ def _touching(
     """Pairs (position in `index`, position in `targets`) that touch, nearest neighbours first."""
     means = splats.means.detach().cpu().double()
     count = min(_NEIGHBOURS + 1, len(targets))  # a splat may be its own nearest
-    places = np.arange(1, count + 1)
-    apart, near = tree.query(means[index].numpy(), k=places)
-    distance = torch.from_numpy(np.asarray(apart).T.reshape(-1))
-    second = torch.from_numpy(np.asarray(near).T.reshape(-1)).long()
+    apart, near = tree.query(means[index].numpy(), k=count)
+    shape = (len(index), count)  # of one neighbour each, it returns no second axis
+    distance = torch.from_numpy(np.asarray(apart).reshape(shape).T.reshape(-1))
+    second = torch.from_numpy(np.asarray(near).reshape(shape).T.reshape(-1)).long()
     first = torch.arange(len(index)).repeat(count)
     a, b = index[first], targets[second]
     spread = covariances(splats.quats.detach(), splats.scales.detach()).cpu().double()
     ahead = (means[b] - means[a]) / distance.where(distance > 0, torch.ones_like(distance))[:, None]
-    sigma = sum(
-        torch.einsum("ei,eij,ej->e", ahead, spread[end], ahead).clamp_min(0).sqrt()
-        for end in (a, b)
-    )
-    linked = (a != b) & (distance <= torch.clamp(_REACH_SIGMAS * sigma, min=link_m))
+    reach = torch.zeros_like(distance)
+    for end in (a, b):
+        squares = torch.einsum("ei,eij,ej->e", ahead, spread[end], ahead)
+        reach += _REACH_SIGMAS * squares.clamp_min(0).sqrt()
+    linked = (a != b) & (distance <= reach.clamp_min(link_m))
     return first[linked], second[linked]
 
 
