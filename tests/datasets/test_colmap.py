@@ -40,7 +40,9 @@ def test_a_model_is_the_room_it_was_written_from(tmp_path, room, colmap, text):
     assert bool(project(cloud.xyz, scene.images.cameras[0]).in_image.all())
 
 
-@pytest.mark.parametrize("place", ["sparse", "colmap/sparse/0", "colmap", ".", "calibration"])
+@pytest.mark.parametrize(
+    "place", ["sparse", "colmap/sparse/0", "colmap", ".", "calibration", "sparse/mine"]
+)
 def test_places_of_models(tmp_path, room, colmap, place):
     root = colmap.write_scene(tmp_path / "a", room, place=place)
     scene = open_scene(root)

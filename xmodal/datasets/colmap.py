@@ -66,9 +66,10 @@ def read_colmap(root: Path, faults: Faults) -> Layout:
     """Find the frames of a scene with a COLMAP model.
 
     The model is `sparse/0`, `sparse`, `colmap/sparse/0`, `colmap/sparse`, `colmap`, the folder
-    itself, or its only sub-folder with one; binary goes before text. The pictures lie in `images/`,
-    or in whichever folder has most of them; intrinsics are scaled when they were resized since.
-    EXIF orientations are ignored, as COLMAP ignores them. `points3D` is the cloud, all of it.
+    itself, or the only sub-folder of these with one; binary goes before text. The pictures lie in
+    `images/`, or in whichever folder has most of them; intrinsics are scaled when they were resized
+    since. EXIF orientations are ignored, as COLMAP ignores them. `points3D` is the cloud, all of
+    it.
 
     Args:
         root: The scene folder.
@@ -167,7 +168,8 @@ def _model(root: Path) -> Path | None:
     for place in _PLACES:
         if _is_model(root / place):
             return root / place if place != "." else root
-    others = [path for path in sorted(root.iterdir()) if _is_model(path)]
+    bases = [base for base in (root, root / "sparse", root / "colmap/sparse") if base.is_dir()]
+    others = [path for base in bases for path in sorted(base.iterdir()) if _is_model(path)]
     return others[0] if len(others) == 1 else None
 
 
