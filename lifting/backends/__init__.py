@@ -251,7 +251,11 @@ class _CsrProduct(torch.autograd.Function):
         grad_weight = grad_features = None
         if ctx.needs_input_grad[0]:
             grad_weight = ctx.implementation.entry_dots(crow, col, grad, features)
-        if ctx.needs_input_grad[1]:
+        if ctx.needs_input_grad[1] and _scatters(ctx.implementation, col, features):
+            grad_features = ctx.implementation.csr_scatter(
+                crow, col, weight, grad, num_sources=features.shape[0]
+            )
+        elif ctx.needs_input_grad[1]:
             crow_t, col_t, order = (
                 ctx.transpose()
                 if ctx.transpose is not None
@@ -259,6 +263,13 @@ class _CsrProduct(torch.autograd.Function):
             )
             grad_features = ctx.implementation.csr_product(crow_t, col_t, weight[order], grad)
         return grad_weight, grad_features, None, None, None, None
+
+
+def _scatters(implementation: ModuleType, col: Tensor, features: Tensor) -> bool:
+    """Whether a backend adds up the gradient of narrow features without a transpose."""
+    if implementation.__name__ != _IMPLEMENTATION["numba"]:
+        return False
+    return implementation.scatter_pays(col.numel(), *features.shape)
 
 
 def _implementation(name: BackendName) -> ModuleType:

@@ -12,6 +12,9 @@ from torch import Tensor
 
 from lifting.backends.jit import even_bounds, jit, run_ranges
 
+# Channels up to which a transposed product adds entry by entry, in any order of columns.
+_NARROW = 16
+
 
 @jit
 def gather_sum(
@@ -41,6 +44,28 @@ def gather_sum(
             j, w = col[last], weight[last]
             for c in range(channels):
                 out[i, c] += w * features[j, c]
+
+
+@jit
+def scatter_sum(
+    crow: NDArray[np.int64],
+    col: NDArray[np.int64],
+    weight: NDArray[Any],
+    rows: NDArray[Any],
+    out: NDArray[Any],
+    bounds: NDArray[np.int64],
+    first: int,
+    last: int,
+) -> None:
+    """Add what the rows of pieces `first` to `last` give to the columns, to sums of each piece."""
+    channels = rows.shape[1]
+    for piece in range(first, last):
+        total = out[piece]
+        for i in range(bounds[piece], bounds[piece + 1]):
+            for p in range(crow[i], crow[i + 1]):
+                j, w = col[p], weight[p]
+                for c in range(channels):
+                    total[j, c] += w * rows[i, c]
 
 
 @jit
@@ -118,6 +143,46 @@ def csr_product(
     bounds = even_bounds(num_targets, (col.numel() + num_targets) * channels)
     run_ranges(gather_sum, bounds, *arrays, into)
     return result
+
+
+def scatter_pays(nnz: int, num_sources: int, channels: int) -> bool:
+    """Whether `csr_scatter` beats sorting the entries by column first.
+
+    It does where sums stay in the cache and each is added to many times.
+    """
+    return channels <= _NARROW and nnz >= 8 * num_sources
+
+
+def csr_scatter(
+    crow: Int64[Tensor, " M1"],
+    col: Int64[Tensor, " nnz"],
+    weight: Float[Tensor, " nnz"],
+    rows: Float[Tensor, "M C"],
+    *,
+    num_sources: int,
+) -> Float[Tensor, "S C"]:
+    """The product of the transpose with narrow rows, without building the transpose.
+
+    The result does not depend on the number of threads.
+
+    Args:
+        crow: Row pointers.
+        col: Column of each entry.
+        weight: Weight of each entry, same dtype as the rows.
+        rows: One row per target.
+        num_sources: Number of columns.
+    """
+    nnz, num_targets = col.numel(), crow.numel() - 1
+    # Sums of their own for each piece, added in order: threads never write to the same row.
+    pieces = min(8, max(1, nnz // max(1, 8 * num_sources)))
+    total = rows.new_zeros(pieces, num_sources, rows.shape[1])
+    bounds = torch.zeros(pieces + 1, dtype=torch.int64)
+    shares = torch.arange(1, pieces) * (nnz // pieces)
+    bounds[1:-1], bounds[-1] = torch.searchsorted(crow, shares), num_targets
+    arrays = [_array(x) for x in (crow, col, weight, rows)]
+    ranges = list(range(pieces + 1)) if pieces > 1 else [0, 1]
+    run_ranges(scatter_sum, ranges, *arrays, total.numpy(), bounds.numpy())
+    return total.sum(0)
 
 
 def entry_dots(

@@ -138,6 +138,21 @@ def test_one_gradient_only() -> None:
     assert only.grad is not None
 
 
+@pytest.mark.parametrize("channels", [1, 4, 16, 17])
+def test_gradients_of_many_entries_a_column(channels):
+    # 40 entries a column: narrow features are scattered to, wide ones through the transpose.
+    chance = torch.Generator().manual_seed(channels)
+    crow = torch.arange(0, 401, 4)
+    col = torch.randint(10, (400,), generator=chance)
+    weight = torch.rand(400, generator=chance, dtype=torch.float64)
+    features = torch.rand(10, channels, generator=chance, dtype=torch.float64).requires_grad_()
+    scale = torch.rand(100, channels, generator=chance, dtype=torch.float64)
+    (csr_apply(crow, col, weight, features, "numba") * scale).sum().backward()
+    wanted = torch.zeros(10, channels, dtype=torch.float64)
+    wanted.index_add_(0, col, weight[:, None] * scale.repeat_interleave(4, 0))
+    torch.testing.assert_close(features.grad, wanted)
+
+
 def test_a_callers_transpose_is_used() -> None:
     crow, col = pattern(6, 5)
     calls: list[int] = []
