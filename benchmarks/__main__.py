@@ -21,6 +21,7 @@ NAMES = (
     "splat_codes",
     "loss",
     "sparse_conv",
+    "splat_render",
     "splat_lift",
 )
 

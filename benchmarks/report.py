@@ -90,6 +90,12 @@ _TIMED: dict[str, tuple[str, str]] = {
         "sub-manifold convolution, 58k voxels, 32 to 32 channels, 3x3x3, from cells to rows",
         "spconv on one thread",
     ),
+    "splat_render": (
+        "render 512 channels of 20k splats at 160 x 120, size 1 px",
+        "tile rasteriser, 32 channels at a time",
+    ),
+    "splat_render_large": ("the same, size 2 px", "the same"),
+    "splat_render_small": ("the same, size 0.7 px", "the same"),
     "splat_lift": (
         "lift 4 maps of 40 x 30 x 512 to 20k splats",
         "automatic differentiation of a renderer, 32 channels at a time",

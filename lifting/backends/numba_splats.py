@@ -24,6 +24,8 @@ from lifting.gaussians.reference import LEAST_TRANSMITTANCE, MOST_ALPHA
 from lifting.gaussians.tiles import SLACK, TILE, Tiles, pixel_rows
 
 _PIXELS = TILE * TILE
+# exp(-80) is nothing beside any alpha, and still a number in float32.
+_VANISHED = 80.0
 
 Array = NDArray[Any]
 
@@ -65,23 +67,24 @@ _overload(inspect.unwrap(_decay_of))
 
 
 @jit
-def _block_alphas(splat: Array, x: float, y: float, rows: tuple[int, int], alphas: Array) -> None:
+def block_alphas(splat: Array, x: float, y: float, rows: tuple[int, int], alphas: Array) -> None:
     """Alphas, not capped, in rows `rows` of the tile whose first pixel has its centre at x, y.
 
     One loop over all the pixels: its length is not known to the compiler, which would otherwise
     unroll it before it sees the vectors.
     """
     kind = alphas.dtype.type
+    most = kind(_VANISHED)
     u, v, k = splat[0] - kind(x), splat[1] - kind(y), splat[2]
     h, g, opacity = splat[3], splat[4], splat[5]
     for q in range(rows[0] * TILE, rows[1] * TILE):
         dy = kind(q >> 4) - v
         d = kind(q & 15) - u + k * dy
-        alphas[q] = opacity * decay(h * d * d + g * dy * dy)
+        alphas[q] = opacity * decay(min(h * d * d + g * dy * dy, most))
 
 
 @jit
-def _span(splat: Array, x: float, dy: Any, columns: int) -> tuple[int, int]:
+def row_span(splat: Array, x: float, dy: Any, columns: int) -> tuple[int, int]:
     """Pixels, from and to, of a row at height `dy` from the centre that the ellipse reaches."""
     room = splat[6] - splat[4] * dy * dy
     if room < 0:
@@ -160,11 +163,11 @@ def _composite_tile(
             )
         first, end = pixel_rows(here, y0 + rows)
         first = max(first - y0, 0)
-        _block_alphas(here, x0 + 0.5, y0 + 0.5, (first, end - y0), alphas)
+        block_alphas(here, x0 + 0.5, y0 + 0.5, (first, end - y0), alphas)
         for row in range(first, end - y0):
             if state[2][row] > 0:
                 dy = alphas.dtype.type(y0 + row + 0.5) - here[1]
-                span = _span(here, x0 + 0.5, dy, columns)
+                span = row_span(here, x0 + 0.5, dy, columns)
                 n = _add_splat(span, row, j, limits, alphas, state, lists, n)
         if not state[2][:rows].any():
             break
@@ -342,8 +345,8 @@ def view_weights(
         scatter(parts.pop(begin), hw, crow, (col, weight, alpha), begin, end)
 
     run_ranges(place, bounds)
-    crow, col, weight, alpha = (torch.from_numpy(part) for part in (crow, col, weight, alpha))
-    return crow, col, weight, alpha
+    tensors = [torch.from_numpy(part) for part in (crow, col, weight, alpha)]
+    return tensors[0], tensors[1], tensors[2], tensors[3]
 
 
 def splat_gradients(

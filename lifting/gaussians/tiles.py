@@ -60,11 +60,20 @@ def tile_lists(projected: Projected, opacities: Float[Tensor, " M"], hw: tuple[i
     Raises:
         ValueError: If a drawn splat has no ellipse, no finite place, or an opacity above 1.
     """
-    parts = (projected.uv, projected.conics, opacities, projected.depth_m, projected.drawn)
-    uv, conics, alphas, depth, drawn = (part.detach().contiguous() for part in parts)
+    uv, conics, depth = (
+        part.detach().contiguous() for part in (projected.uv, projected.conics, projected.depth_m)
+    )
+    alphas = opacities.detach().contiguous()
     footprints = uv.new_empty((len(uv), 8))
-    arrays = [part.numpy() for part in (uv, conics, alphas, depth, drawn)]
-    bad = footprint_rows(*arrays, LEAST_ALPHA, footprints.numpy())
+    bad = footprint_rows(
+        uv.numpy(),
+        conics.numpy(),
+        alphas.numpy(),
+        depth.numpy(),
+        projected.drawn.numpy(),
+        LEAST_ALPHA,
+        footprints.numpy(),
+    )
     if bad >= 0:
         raise ValueError(
             "a drawn splat needs finite uv, a depth of 0 or more, a positive definite conic and an "
