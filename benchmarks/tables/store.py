@@ -30,7 +30,7 @@ from xmodal.ply import read_points
 from xmodal.runs.frozen import LIFTED
 from xmodal.store import Features, Run
 
-CODECS = ("fp16", "bf16", "int8", "pq64", "segments")
+CODECS = ("fp16", "bf16", "int8", "pq64", "components", "segments")
 _SCENES = scene_names("test")
 _RANDOM_ROWS = 4096
 _READ_S = 2.0

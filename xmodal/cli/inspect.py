@@ -67,7 +67,7 @@ def verify(run: Annotated[Path, typer.Argument(help="RUN folder.")]) -> None:
 
 def export(
     run: Annotated[Path, typer.Argument(help="RUN folder.")],
-    out: Annotated[Path, typer.Option(help="File to write: .ply.")],
+    out: Annotated[Path, typer.Option(help="File to write: .ply, or .splat of a run over splats.")],
     source: Annotated[
         Literal["lifted", "student"], typer.Option(help="Features whose colours are shown.")
     ] = "lifted",

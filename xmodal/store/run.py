@@ -158,7 +158,7 @@ class Run:
         if codec == "segments":
             raise UsageError(
                 f"codec segments for node {source!r}",
-                wanted="fp16, bf16, int8 or pq64 for sets of points",
+                wanted="fp16, bf16, int8, pq64 or components for sets of points",
                 got="segments, which shares a row among points",
                 fix="store: {codec: fp16}",
             )
