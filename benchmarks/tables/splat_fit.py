@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,11 @@ from benchmarks.tables.jobs import Job, run_jobs
 from benchmarks.tables.record import ResultRecord, record, table
 from lifting.gaussians.densify import Densify
 from lifting.gaussians.fit import ViewScore, evaluate_views, fit_splats
-from lifting.gaussians.fit_options import FitOptions
+from lifting.gaussians.fit_options import SHORT_FIT, FitOptions
 from lifting.gaussians.initialise import splats_at_random, splats_from_points
 from lifting.gaussians.mcmc import Mcmc
 from lifting.gaussians.photos import Photo
 from lifting.gaussians.plane_sweep import swept_points
-from lifting.gaussians.raw_splats import Rates
 from lifting.gaussians.splats import Splats
 from lifting.gaussians.strategies import Strategy
 from xmodal.datasets import open_scene
@@ -46,8 +45,6 @@ _ARMS: Mapping[str, tuple[str, str]] = {
     "plane sweep, MCMC": ("sweep", "mcmc"),
     "plane sweep, number fixed": ("sweep", "none"),
 }
-# Short fits learn faster than the 30,000 steps that the usual rates are made for.
-RATES = Rates(means=6.4e-4, scales=1e-2, quats=2e-3, opacities=5e-2, sh_first=1e-2, sh_rest=5e-4)
 # Splats drawn along rays reach their neighbours; at this share of the size a pixel has tens of
 # them, not hundreds.
 _RANDOM_SIZE = 0.5
@@ -82,8 +79,8 @@ def make(work: Path, workers: int) -> ResultRecord:
         },
         notes=[
             "`random` starts grey where the cameras look, `plane sweep` at places where photos "
-            "agree, found from the photos to fit alone. Half of the splats are there at the start, "
-            "all of them where the number is fixed. Seconds are of one thread, the start included.",
+            "agree, found from the photos to fit alone. `densify` starts with half of the splats, "
+            "the others with all. Seconds are of one thread, the start included.",
         ],
     )
 
@@ -99,7 +96,7 @@ def settings_of(start: str, strategy: str, count: int, *, dev: bool = False) -> 
         "seed": SEED,
         "dev": dev,
         # What else decides a result: a change of these is another job.
-        "rates": [RATES.means, RATES.scales, RATES.quats, RATES.opacities, RATES.sh_first],
+        "rates": asdict(SHORT_FIT),
     }
 
 
@@ -113,7 +110,6 @@ def measure(work: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     options = FitOptions(
         steps=settings["steps"],
         strategy=_strategy(settings["strategy"], settings["count"]),
-        rates=RATES,
         sh_degree=1,
         sh_every=settings["steps"] // 3,
         seed=settings["seed"],
@@ -172,7 +168,8 @@ def _split(photos: Sequence[Photo]) -> tuple[list[Photo], list[Photo]]:
 
 
 def _start(photos: Sequence[Photo], settings: Mapping[str, Any]) -> Splats:
-    count = settings["count"] if settings["strategy"] == "none" else settings["count"] // 2
+    # Only `densify` is about growth; the others use all splats from the first step on.
+    count = settings["count"] // (2 if settings["strategy"] == "densify" else 1)
     if settings["start"] == "random":
         cameras = [photo.camera for photo in photos]
         splats = splats_at_random(cameras, count, settings["seed"], opacity=0.5)

@@ -77,7 +77,7 @@ def grey_start(count: int = 60) -> Splats:
 
 def short(**changes: object) -> FitOptions:
     settings: dict[str, object] = {"steps": 12, "sh_degree": 0, "rates": FAST, "backend": "numba"}
-    return FitOptions(**settings | changes)  # type: ignore[arg-type]
+    return FitOptions(**settings | changes)
 
 
 def mean_psnr(splats: Splats, photos: list[Photo]) -> float:
@@ -259,7 +259,7 @@ def test_views_of_splats_without_colour() -> None:
 )
 def test_wrong_options(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        FitOptions(**changes)  # type: ignore[arg-type]
+        FitOptions(**changes)
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -94,4 +94,4 @@ def test_one_photo_is_not_enough() -> None:
 )
 def test_wrong_settings(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        PlaneSweep(**changes)  # type: ignore[arg-type]
+        PlaneSweep(**changes)

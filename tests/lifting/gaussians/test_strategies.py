@@ -121,7 +121,7 @@ def _observed(gradients: list[float], sizes: list[float], **settings: float) -> 
     splats = make_splats(count)
     splats.scales[:] = torch.tensor(sizes)[:, None]
     raw = _raw(splats)
-    running = Densify(first_step=0, every=10, **settings).begin(_begin())  # type: ignore[arg-type]
+    running = Densify(first_step=0, every=10, **settings).begin(_begin())
     uv = torch.stack((torch.tensor(gradients), torch.zeros(count)), 1)
     # A pixel gradient of g in an image 20 wide is 10 g in units of half the image.
     for _ in range(2):
@@ -300,7 +300,7 @@ def test_the_same_seed_makes_the_same_choices() -> None:
 )
 def test_wrong_schedules(strategy: Densify | Mcmc, changes: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        replace(strategy, **changes)  # type: ignore[arg-type]
+        replace(strategy, **changes)
 
 
 @pytest.mark.parametrize(
@@ -314,7 +314,7 @@ def test_wrong_schedules(strategy: Densify | Mcmc, changes: dict[str, float], me
 )
 def test_wrong_densify(changes: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Densify(**changes)  # type: ignore[arg-type]
+        Densify(**changes)
 
 
 @pytest.mark.parametrize(
