@@ -243,7 +243,7 @@ def garden_view(path: Path, *, view: int = 0, reduce: int = 2) -> tuple[Splats, 
         K = torch.from_numpy(data["Ks"][view]) / reduce
         hw = int(data["height"]) // reduce, int(data["width"]) // reduce
     K[2, 2] = 1
-    spacing = nearest_neighbours(xyz, xyz, 4)[0][:, 1:].mean(1).clamp_min(1e-4)
+    spacing = nearest_neighbours(xyz, xyz, 4)[0][:, 1:].mean(1).clamp_min(1e-4).to(xyz)
     splats = Splats(
         means=xyz,
         quats=torch.tensor([1.0, 0, 0, 0]).expand(len(xyz), 4),

@@ -129,6 +129,14 @@ def _add_splat(
 
 
 @jit
+def _longer(values: Array, used: int) -> Array:
+    """A copy with twice the room; memory that was never written is not touched."""
+    longer = np.empty(2 * len(values), values.dtype)
+    longer[:used] = values[:used]
+    return longer
+
+
+@jit
 def _composite_tile(
     splats: NDArray[np.int32],
     footprint: Array,
@@ -156,11 +164,7 @@ def _composite_tile(
         here = footprint[j]
         if n + _PIXELS > len(lists[0]):
             pixel, index, alpha = lists
-            lists = (
-                np.concatenate((pixel, np.empty_like(pixel))),
-                np.concatenate((index, np.empty_like(index))),
-                np.concatenate((alpha, np.empty_like(alpha))),
-            )
+            lists = _longer(pixel, n), _longer(index, n), _longer(alpha, n)
         first, end = pixel_rows(here, y0 + rows)
         first = max(first - y0, 0)
         block_alphas(here, x0 + 0.5, y0 + 0.5, (first, end - y0), alphas)
@@ -202,7 +206,9 @@ def composite(
     height, width = hw
     tiles_x = (width + TILE - 1) // TILE
     state = np.empty(_PIXELS, footprint.dtype), np.empty(_PIXELS, np.int64), np.empty(16, np.int64)
-    lists = np.empty(4096, np.uint8), np.empty(4096, np.int32), np.empty(4096, footprint.dtype)
+    # Room that is not used costs nothing; small splats have about 20 pixels in a tile.
+    room = 4096 + 32 * (pointers[end] - pointers[begin])
+    lists = np.empty(room, np.uint8), np.empty(room, np.int32), np.empty(room, footprint.dtype)
     ends = np.empty(end - begin, np.int64)
     n = 0
     for t in range(begin, end):
