@@ -11,6 +11,7 @@ import pytest
 from xmodal.config.runfile import load_run
 from xmodal.errors import DataError, UsageError
 from xmodal.ply import read_points
+from xmodal.runs.evaluate import EvalRequest, eval_run
 from xmodal.runs.export import export_ply
 from xmodal.runs.frozen import silent
 from xmodal.runs.lift import LiftRequest, lift_run
@@ -111,6 +112,23 @@ def test_splats_are_exported_in_colours_of_their_features(
         assert len(read_splats(tmp_path / name)) == lifted.info("lifted").num_points
     else:
         assert (tmp_path / name).stat().st_size == 32 * lifted.info("lifted").num_points
+
+
+def test_renderings_are_measured_against_the_photos(lifted: Run, tmp_path: Path) -> None:
+    told = eval_run(EvalRequest(run=lifted.path, out=tmp_path, task="views"))
+    assert "PSNR" in told
+    shown = (tmp_path / "views_each.csv").read_text().splitlines()
+    assert len(shown) == 4
+    # Of flat splats on the surfaces, without any fit: far above a grey picture (about 12 dB).
+    assert float(shown[1].split(",")[2]) > 15
+
+
+def test_a_run_over_points_has_no_renderings(world: Path, tmp_path: Path) -> None:
+    run = lift_run(
+        LiftRequest(source=world, out=tmp_path / "points", teacher="imagenet_dense"), silent
+    ).run
+    with pytest.raises(DataError, match="a run over points"):
+        eval_run(EvalRequest(run=run.path, out=tmp_path, task="views"))
 
 
 def test_another_ending_is_refused(lifted: Run, tmp_path: Path) -> None:

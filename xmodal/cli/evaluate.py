@@ -19,7 +19,7 @@ def eval_(
         ),
     ] = None,
     task: Annotated[
-        Literal["segmentation", "localisation", "retrieval", "clusters"] | None,
+        Literal["segmentation", "localisation", "retrieval", "clusters", "views"] | None,
         typer.Option(help="What to measure; segmentation and localisation where labelled if none."),
     ] = None,
     split: Annotated[

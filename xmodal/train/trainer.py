@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from detectors.memory_attention import MemoryAttention
 from xmodal.errors import BackendError, UsageError
 from xmodal.train.averages import MovingAverages
 from xmodal.train.balance import Balance
@@ -133,6 +134,13 @@ class Trainer:
                 if rows.shape[1] == student.net.out_channels:
                     student.net.start_from(rows)
                 break
+        for edge in self.losses:
+            memory: MemoryAttention | None = getattr(edge.net, "memory", None)
+            if memory is None or edge.teacher in self.averages or self.students[edge.student].warm:
+                continue
+            num = -(-_START_ROWS // len(self.scenes))
+            rows = [s.sample_rows(edge.teacher, num, rng) for s in self.scenes]
+            memory.start_from(torch.cat(rows))
         self.copies.start()
 
     def enter(self, step: int, *, quietly: bool = False) -> None:

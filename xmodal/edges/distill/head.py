@@ -5,6 +5,7 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from detectors.memory_attention import MemoryAttention
 from xmodal.losses import LEAST_PROBABILITY, Standardise
 
 
@@ -38,6 +39,11 @@ class Head(nn.Module):
             rows.clamp_min(LEAST_PROBABILITY).log() if self.log else rows
         )
         return projected
+
+    @property
+    def memory(self) -> MemoryAttention | None:
+        """The projection, where it begins with rows of the teacher."""
+        return self.project if isinstance(self.project, MemoryAttention) else None
 
     def meet(
         self, teacher: Float[Tensor, "M C"], student: Float[Tensor, "N D"]

@@ -9,7 +9,9 @@ from xmodal.errors import ConfigError
 if TYPE_CHECKING:
     from torch import nn
 
-Project = Literal["none", "linear", "mlp", "orthogonal"]
+Project = Literal["none", "linear", "mlp", "orthogonal", "memory"]
+# Features that differ in one scene: a bank of a room, after near repetitions are left out.
+_COMPONENTS = 256
 
 
 def projection(kind: Project, channels: int, teacher_channels: int) -> nn.Module | None:
@@ -18,7 +20,8 @@ def projection(kind: Project, channels: int, teacher_channels: int) -> nn.Module
     Args:
         kind: `none`; `linear`: one matrix; `mlp`: two with a ReLU between; `orthogonal`: a matrix
             with orthonormal rows or columns, which keeps angles as far as widths allow, so that
-            nothing can be learned by the layer instead of the student.
+            nothing can be learned by the layer instead of the student; `memory`: attention over
+            256 of the teacher's own rows, which training chooses at its start.
         channels: Width of the student.
         teacher_channels: Width of the teacher.
 
@@ -27,7 +30,7 @@ def projection(kind: Project, channels: int, teacher_channels: int) -> nn.Module
 
     Source:
         Orthogonal: Miles et al., VkD: Improving Knowledge Distillation using Orthogonal
-        Projections, CVPR 2024.
+        Projections, CVPR 2024. Memory: Zou et al., M3: 3D-Spatial MultiModal Memory, ICLR 2025.
     """
     from torch import nn
 
@@ -40,6 +43,10 @@ def projection(kind: Project, channels: int, teacher_channels: int) -> nn.Module
                 fix=f"give the student {teacher_channels} channels, or set `project: linear`",
             )
         return None
+    if kind == "memory":
+        from detectors.memory_attention import MemoryAttention
+
+        return MemoryAttention(channels, teacher_channels, num_components=_COMPONENTS)
     if kind == "mlp":
         return nn.Sequential(
             nn.Linear(channels, teacher_channels),

@@ -29,7 +29,7 @@ class Loss:
         rows: `all` points, only those whose inputs were `masked` from the student, or only the
             `visible` rest.
         project: A learned layer from the student's width to the teacher's (`linear`, `mlp`,
-            `orthogonal`), or `none` where widths are equal.
+            `orthogonal`, `memory`), or `none` where widths are equal.
     """
 
     weight: float = 1.0

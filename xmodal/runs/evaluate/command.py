@@ -13,12 +13,13 @@ from xmodal.runs.evaluate.request import EvalRequest, Task
 from xmodal.runs.evaluate.retrieval import retrieval_tables
 from xmodal.runs.evaluate.segmentation import segmentation
 from xmodal.runs.evaluate.subject import Subject, collect
+from xmodal.runs.evaluate.views import view_tables
 from xmodal.runs.frozen import Reporter, silent
 from xmodal.runs.localise import localisation_tables
 from xmodal.runs.opened import OpenedRun
 
 # Tables that are written but too long to print.
-_FILES_ONLY = ("calibration", "calibration_2d")
+_FILES_ONLY = ("calibration", "calibration_2d", "views_each")
 
 
 def eval_run(request: EvalRequest, report: Reporter = silent) -> str:
@@ -72,6 +73,8 @@ def _tasks(subjects: Sequence[Subject], request: EvalRequest) -> list[Task]:
         tasks.append("segmentation")
     if all(subject.scene is not None and subject.scene.boxes for subject in subjects):
         tasks.append("localisation")
+    if not tasks and all(subject.opened and subject.opened.splats for subject in subjects):
+        tasks.append("views")
     if not tasks:
         raise DataError(
             ", ".join(str(s.scene.root if s.scene else s.name) for s in subjects[:5]),
@@ -87,6 +90,8 @@ def _measure(
 ) -> tuple[dict[str, Table], list[str]]:
     if task == "retrieval":
         return retrieval_tables(subjects, request), []
+    if task == "views":
+        return view_tables(subjects, report), []
     if task == "clusters":
         return cluster_tables(subjects, request), []
     if task == "localisation":

@@ -8,7 +8,7 @@ from typing import Literal
 
 from xmodal.errors import UsageError
 
-Task = Literal["segmentation", "localisation", "retrieval", "clusters"]
+Task = Literal["segmentation", "localisation", "retrieval", "clusters", "views"]
 Protocol = Literal["3d", "2d", "both"]
 Chosen = Literal["train", "val", "test", "all"]
 
