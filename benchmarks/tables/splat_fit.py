@@ -184,8 +184,8 @@ def _strategy(name: str, count: int) -> Strategy | None:
     if name == "none":
         return None
     if name == "mcmc":
-        return Mcmc(max_splats=count, first_step=100, every=50)
-    return Densify(max_splats=count, first_step=100, every=50, until=0.6)
+        return Mcmc(max_splats=count)
+    return Densify(max_splats=count)
 
 
 def _shown(score: ViewScore) -> dict[str, Any]:

@@ -24,7 +24,8 @@ class Densify:
 
     Every `every` steps, splats whose centres had a mean gradient above `grow_gradient` are cloned
     (small ones) or split in two (large ones), the strongest first; then splats of little opacity
-    or, once opacities were reset, of great size are dropped.
+    or, once opacities were reset, of great size are dropped. The defaults are for some thousand
+    steps; the paper's, for 30,000, are `first_step` 500, `every` 100 and `until` 0.5.
 
     Attributes:
         max_splats: Never grow beyond this number.
@@ -46,9 +47,9 @@ class Densify:
     """
 
     max_splats: int = 1_000_000
-    first_step: int = 500
-    every: int = 100
-    until: float = 0.5
+    first_step: int = 100
+    every: int = 50
+    until: float = 0.6
     grow_gradient: float = 2e-4
     large: float = 0.01
     prune_opacity: float = 0.005

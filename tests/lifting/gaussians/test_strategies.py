@@ -293,7 +293,7 @@ def test_the_same_seed_makes_the_same_choices() -> None:
     ("changes", "message"),
     [
         ({"max_splats": 0}, "max_splats must be at least 1, got 0"),
-        ({"every": 0}, "every >= 1, got 500 and 0"),
+        ({"every": 0}, "every >= 1, got 100 and 0"),
         ({"first_step": -1}, "first_step >= 0"),
         ({"until": 1.5}, r"until must be a share of the fit in \[0, 1\], got 1.5"),
     ],
