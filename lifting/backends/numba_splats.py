@@ -68,11 +68,8 @@ _overload(inspect.unwrap(_decay_of))
 
 @jit
 def block_alphas(splat: Array, x: float, y: float, rows: tuple[int, int], alphas: Array) -> None:
-    """Alphas, not capped, in rows `rows` of the tile whose first pixel has its centre at x, y.
-
-    One loop over all the pixels: its length is not known to the compiler, which would otherwise
-    unroll it before it sees the vectors.
-    """
+    """Alphas, not capped, in rows `rows` of the tile whose first pixel has its centre at x, y."""
+    # One loop over all pixels: of a length known to the compiler, it would be unrolled, not vectors.
     kind = alphas.dtype.type
     most = kind(_VANISHED)
     u, v, k = splat[0] - kind(x), splat[1] - kind(y), splat[2]
