@@ -69,7 +69,7 @@ _overload(inspect.unwrap(_decay_of))
 @jit
 def block_alphas(splat: Array, x: float, y: float, rows: tuple[int, int], alphas: Array) -> None:
     """Alphas, not capped, in rows `rows` of the tile whose first pixel has its centre at x, y."""
-    # One loop over all pixels: of a length known to the compiler, it would be unrolled, not vectors.
+    # One loop over all pixels: were its length known, it would be unrolled instead of vectorised.
     kind = alphas.dtype.type
     most = kind(_VANISHED)
     u, v, k = splat[0] - kind(x), splat[1] - kind(y), splat[2]
