@@ -109,6 +109,7 @@ _BUILT_IN: Mapping[Verb, Mapping[str, str]] = MappingProxyType(
             "relational": "xmodal.edges.distill.relational:Relational",
             "segment_contrast": "xmodal.edges.distill.segment_contrast:SegmentContrast",
             "set_cosine": "xmodal.edges.distill.set_cosine:SetCosine",
+            "set_kl": "xmodal.edges.distill.set_kl:SetKl",
             "set_contrast": "xmodal.edges.distill.set_contrast:SetContrast",
             "part_distill": "xmodal.edges.distill.part_distill:PartDistill",
             "wasserstein": "xmodal.edges.distill.wasserstein:Wasserstein",
