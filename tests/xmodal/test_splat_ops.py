@@ -169,6 +169,19 @@ def test_pictures_that_are_held_out(pictures: list[Image]) -> None:
     assert fit.fitted(pictures) == [1]
 
 
+def test_photos_alone_start_at_random(pictures: list[Image]) -> None:
+    fit = op("lift", "fit_splats", start="random", num=60, steps=3, strategy="none", sh_degree=0)
+    made = fit(pictures, None, None)
+    assert len(made.means) == 60
+    assert torch.isfinite(made.means).all()
+
+
+def test_a_sweep_needs_photos_that_agree(pictures: list[Image]) -> None:
+    grey = [replace(p, rgb=torch.full_like(p.rgb, 0.5)) for p in pictures]
+    with pytest.raises(DataError, match="no two photos agree"):
+        op("lift", "fit_splats", start="sweep", steps=3)(grey, None, None)
+
+
 def test_a_start_from_points_needs_points(pictures: list[Image]) -> None:
     with pytest.raises(DataError, match="points to start from"):
         op("lift", "fit_splats")(pictures, None, None)
@@ -203,6 +216,7 @@ def _half(camera: Camera) -> Camera:
         ({"max_side_px": 0}, "max_side_px must be 1 or more"),
         ({"steps": -1}, "steps must be 1 or more"),
         ({"steps": 0, "start": "random"}, "steps must be 1 or more"),
+        ({"steps": 0, "start": "sweep"}, "steps must be 1 or more"),
         ({"num": 10, "max_splats": 5}, "max_splats must be num"),
         ({"opacity": 0.0}, "opacity must be above 0"),
         ({"hold_out": 1}, "hold_out must be 2 or more"),

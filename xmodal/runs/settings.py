@@ -35,7 +35,9 @@ _SMOOTH_M = 0.045
 _SEGMENT_SHARE = 0.9
 TARGETS = ("points", "gaussians")
 # Of photos without points: what a fit of minutes on one core can place.
-_RANDOM_SPLATS, _RANDOM_STEPS = 10_000, 2000
+_PHOTO_SPLATS, _PHOTO_STEPS = 10_000, 2000
+# The habit of the field: every eighth photo tests new views.
+_HOLD_OUT = 8
 
 
 def parse_bytes(text: str) -> int:
@@ -141,18 +143,16 @@ def default_fit(scene: Scene, *, num: int | None, steps: int | None, seed: int) 
     """How splats of a scene come about unless a file says it.
 
     Args:
-        scene: The scene. Its points are splats already; without points they start at random.
+        scene: The scene. Its points are splats already; photos alone are swept for some.
         num: Splats to start from.
         steps: Pictures that are shown.
         seed: Of all chance.
     """
     fit: Any = op_class("lift", "fit_splats")
     if scene.depths is None and scene.points_file is None:
-        start = _RANDOM_SPLATS if num is None else num
-        shown = _RANDOM_STEPS if steps is None else max(1, steps)
-        return fit(
-            start="random", num=start, max_splats=2 * start, steps=shown, opacity=0.1, seed=seed
-        )
+        start = _PHOTO_SPLATS if num is None else num
+        shown = _PHOTO_STEPS if steps is None else max(1, steps)
+        return fit(start="sweep", num=start, steps=shown, hold_out=_HOLD_OUT, seed=seed)
     given = {} if num is None else {"num": num}
     if not steps:
         return fit(**{"num": 1_000_000, **given}, steps=0, strategy="none", opacity=0.9, seed=seed)

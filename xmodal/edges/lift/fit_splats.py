@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from xmodal.errors import DataError
@@ -10,12 +10,15 @@ from xmodal.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from torch import Tensor
+
     from lifting.gaussians.fit_options import FitOptions
     from lifting.gaussians.photos import Photo
     from lifting.gaussians.splats import Splats
     from xmodal.values import Depth, Gaussians, Image, Points, Views
 
 _NO_POINTS = "a scene of pictures without depth and without points"
+_RANDOM_SIZE = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,12 +26,12 @@ class FitSplats:
     """Make splats that look like the pictures.
 
     Of an RGB-D cloud each point becomes a flat disc, which is a good scene already; steps make it a
-    better one. Without points splats start at random where cameras look.
+    better one. Without points they start where neighbouring photos agree, or at random.
 
     Attributes:
-        start: From the `cloud`, or at `random`.
-        num: Splats to start from: at random so many; of a cloud that has more, so many of its
-            points.
+        start: From the `cloud`; of photos alone, where neighbouring ones look alike (`sweep`), or
+            at `random` where cameras look.
+        num: Splats to start from: so many at random; of more points, so many of them.
         max_splats: Number that the strategy may grow to; `num` if null.
         steps: Pictures that are shown, one a step; 0 keeps the start as it is.
         strategy: What moves, adds and drops splats: `mcmc`, `densify`, or `none`.
@@ -46,7 +49,7 @@ class FitSplats:
     """
 
     op: Literal["fit_splats"] = "fit_splats"
-    start: Literal["cloud", "random"] = "cloud"
+    start: Literal["cloud", "sweep", "random"] = "cloud"
     num: int = 20_000
     max_splats: int | None = None
     steps: int = 2000
@@ -65,7 +68,7 @@ class FitSplats:
         for name in ("num", "max_side_px"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more, not {getattr(self, name)}")
-        if self.steps < 0 or (self.steps == 0 and self.start == "random"):
+        if self.steps < 0 or (self.steps == 0 and self.start != "cloud"):
             raise ValueError(f"steps must be 1 or more (0 with a cloud), not {self.steps}")
         if self.max_splats is not None and self.max_splats < self.num:
             raise ValueError(f"max_splats must be num ({self.num}) or more, not {self.max_splats}")
@@ -113,9 +116,10 @@ class FitSplats:
                 fix="add depth to the arrow, or set depth_weight: 0",
             )
         try:
-            splats = self._first(cameras, cloud)
+            photos = self._photos(cameras, depth) if self.steps else []
+            splats = self._first(photos, cloud)
             if self.steps:
-                splats = self._fitted(cameras, depth, splats, progress)
+                splats = self._fitted(photos, splats, progress)
         except ValueError as error:
             raise DataError(
                 "fit of splats",
@@ -125,50 +129,67 @@ class FitSplats:
             ) from error
         return as_gaussians(splats)
 
-    def _first(self, cameras: Views[Image], cloud: Points | None) -> Splats:
+    def _first(self, photos: list[Photo], cloud: Points | None) -> Splats:
         import torch
 
         from lifting.gaussians.initialise import splats_at_random, splats_from_points
-        from xmodal.datasets.photos import pinhole_camera
 
-        if self.start == "random":
-            posed = [pinhole_camera(cameras[index].camera) for index in self.fitted(cameras)]
-            return splats_at_random(
+        xyz, rgb, normals = self._points(photos, cloud)
+        if xyz is None:
+            posed = [photo.camera for photo in photos]
+            splats = splats_at_random(
                 posed, self.num, self.seed, opacity=self.opacity, sh_degree=self.sh_degree
             )
+            # Splats drawn along rays reach their neighbours; at full size a pixel has hundreds.
+            return replace(splats, scales=splats.scales * _RANDOM_SIZE)
+        rows = torch.arange(len(xyz))
+        if len(rows) > self.num:
+            chance = torch.Generator().manual_seed(self.seed)
+            rows = torch.randperm(len(rows), generator=chance)[: self.num].sort().values
+        return splats_from_points(
+            xyz[rows],
+            None if rgb is None else rgb[rows],
+            None if normals is None else normals[rows],
+            opacity=self.opacity,
+            sh_degree=self.sh_degree,
+        )
+
+    def _points(
+        self, photos: list[Photo], cloud: Points | None
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Points to start from with their colours and normals; none for a random start."""
+        from lifting.gaussians.plane_sweep import swept_points
+
+        if self.start == "random":
+            return None, None, None
+        if self.start == "sweep":
+            xyz, rgb = swept_points(photos)
+            if not len(xyz):
+                raise ValueError("no two photos agree on a place; write start: random")
+            return xyz, rgb, None
         if cloud is None:
             raise DataError(
                 "fit of splats",
                 wanted="points to start from (start: cloud)",
                 got=_NO_POINTS,
-                fix="add the cloud to the arrow, or write start: random",
+                fix="add the cloud to the arrow, or write start: sweep",
             )
-        rows = torch.arange(len(cloud.xyz))
-        if len(rows) > self.num:
-            chance = torch.Generator().manual_seed(self.seed)
-            rows = torch.randperm(len(rows), generator=chance)[: self.num].sort().values
-        return splats_from_points(
-            cloud.xyz[rows],
-            None if cloud.rgb is None else cloud.rgb[rows],
-            None if cloud.normals is None else cloud.normals[rows],
-            opacity=self.opacity,
-            sh_degree=self.sh_degree,
-        )
+        return cloud.xyz, cloud.rgb, cloud.normals
+
+    def _photos(self, cameras: Views[Image], depth: Views[Depth] | None) -> list[Photo]:
+        shown = None if self.depth_weight == 0 else depth
+        return [
+            photo_of(cameras[i], None if shown is None else shown[i], self.max_side_px)
+            for i in self.fitted(cameras)
+        ]
 
     def _fitted(
         self,
-        cameras: Views[Image],
-        depth: Views[Depth] | None,
+        photos: list[Photo],
         start: Splats,
         progress: Callable[[int, int], None] | None,
     ) -> Splats:
         from lifting.gaussians.fit import fit_splats
-
-        shown = None if self.depth_weight == 0 else depth
-        photos = [
-            photo_of(cameras[i], None if shown is None else shown[i], self.max_side_px)
-            for i in self.fitted(cameras)
-        ]
 
         def report(record: object) -> None:
             if progress is not None:
