@@ -22,6 +22,7 @@ NAMES = (
     "store",
     "splat_fit",
     "splat_recovery",
+    "splat_systems",
 )
 _WORK = Path("data/results-cache")
 

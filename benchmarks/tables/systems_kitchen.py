@@ -44,7 +44,9 @@ def make(work: Path, workers: int) -> ResultRecord:
             if arm not in found["hits"]:
                 continue
             shown = f"**{arm}**" if arm == answers else arm
-            rows.append([name, shown, found["asked_by"], *_cells(found["hits"], arm)])
+            cells = compared(found["hits"][arm], found["hits"]["lifted"])
+            cells = [*cells[:2], "-" if arm == "lifted" else cells[2]]
+            rows.append([name, shown, found["asked_by"], *cells])
     columns = (
         "system", "answers", "asked by", "hits", "strict hits", "strict - lifted (95 %)"
     )  # fmt: skip
@@ -64,15 +66,14 @@ def make(work: Path, workers: int) -> ResultRecord:
     )
 
 
-def _cells(hits: Mapping[str, Any], arm: str) -> list[str]:
-    strict = np.array(hits[arm]["strict"], dtype=float)
-    lifted = np.array(hits["lifted"]["strict"], dtype=float)
-    mean, low, high = bootstrap(strict - lifted)
-    difference = "-" if arm == "lifted" else f"{mean:+.2f} ({low:+.2f}..{high:+.2f})"
+def compared(hits: Mapping[str, Any], others: Mapping[str, Any]) -> list[str]:
+    """Hits, strict hits, and the difference of these to another arm's on the same questions."""
+    strict = np.array(hits["strict"], dtype=float)
+    mean, low, high = bootstrap(strict - np.array(others["strict"], dtype=float))
     return [
-        f"{sum(hits[arm]['plain'])}/{len(strict)}",
+        f"{sum(hits['plain'])}/{len(strict)}",
         f"{int(strict.sum())}/{len(strict)}",
-        difference,
+        f"{mean:+.2f} ({low:+.2f}..{high:+.2f})",
     ]
 
 

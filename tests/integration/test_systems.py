@@ -32,6 +32,12 @@ TRAINED = (
     "partdistill",
     "distillation_with_contrast",
 )
+# System over splats -> the sources that it is asked by.
+FIELDS = {
+    "feature_3dgs": ("field.seen",),
+    "m3": ("field.seen",),
+    "langsplat": ("small.parts", "middle.things", "large.groups"),
+}
 # What the small world shows, as columns of an ImageNet classifier: unlabelled as a wall of glass.
 IMAGENET = {"soccer ball": 805, "coffee mug": 504, "banana": 954, "table": 532, "floor": 539}
 
@@ -109,6 +115,37 @@ def test_a_system_trains(name: str, maps: Path, world: Path, tmp_path: Path) -> 
     rows = np.asarray(features.rows[:100], dtype=np.float32)
     assert np.isfinite(rows).all()
     assert len(np.unique(rows.round(4), axis=0)) > 1
+
+
+@needs_weights
+@pytest.mark.parametrize("name", FIELDS)
+def test_a_field_of_splats_trains(name: str, maps: Path, world: Path, tmp_path: Path) -> None:
+    whole = {"crops": 1, "crop_points": 1_000_000, "loss_rows": 1_000_000, "loss_sets": 64}
+    parts = {"optimiser": {"steps": 4, "log_every": 1, **whole}}
+    file = system(name, maps, world, tmp_path, **parts)
+    request = TrainRequest(runfile=file, out=tmp_path / "run", cache=tmp_path / "cache")
+    assert np.isfinite(train_run(request, silent).last_loss)
+    run = Run(tmp_path / "run")
+    assert run.gaussians.is_file()
+    assert {"lifted", *FIELDS[name]} <= set(run.sources())
+    for source in FIELDS[name]:
+        features = run.features(source)
+        assert features.info.channels == run.info("lifted").channels
+        assert np.isfinite(np.asarray(features.rows[:100], dtype=np.float32)).all()
+
+
+@needs_weights
+@pytest.mark.parametrize("name", ["backprojection", "tikhonov"])
+def test_splats_are_lifted_to_without_training(
+    name: str, maps: Path, world: Path, tmp_path: Path
+) -> None:
+    file = system(name, maps, world, tmp_path)
+    lift_run(LiftRequest(source=file, out=tmp_path / "run", cache=tmp_path / "cache"), silent)
+    features = Run(tmp_path / "run").features("lifted")
+    rows, valid = np.asarray(features.rows, dtype=np.float32), np.asarray(features.valid)
+    assert valid.mean() > 0.5
+    # Directions of classes: what is seen of one thing alone keeps the length of its direction.
+    assert 0.9 < np.quantile(np.linalg.norm(rows[valid], axis=1), 0.9) < 1.1
 
 
 @needs_weights

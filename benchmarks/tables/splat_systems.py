@@ -1,0 +1,71 @@
+"""Systems over splats in a real room: localisation, against plain lifting to points."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.tables.jobs import Job, run_jobs
+from benchmarks.tables.kitchen import scene_folder
+from benchmarks.tables.record import ResultRecord, record, table
+from benchmarks.tables.systems_kitchen import STEPS as POINT_STEPS
+from benchmarks.tables.systems_kitchen import compared, run_system
+
+STEPS = 600
+# System -> the arms that it shows, and the system over points with plain lifting of its teacher.
+SYSTEMS: Mapping[str, tuple[tuple[str, ...], str]] = {
+    "backprojection": (("lifted",), "openscene"),
+    "tikhonov": (("lifted",), "openscene"),
+    "feature_3dgs": (("field.seen",), "openscene"),
+    "m3": (("field.seen",), "openscene"),
+    "langsplat": (("lifted", "small.parts", "middle.things", "large.groups"), "xmask3d"),
+}
+
+
+def make(work: Path, workers: int) -> ResultRecord:
+    """Lift and train every system in the room, and ask for what stands in it."""
+    scene_folder()
+    points = sorted({points for _, points in SYSTEMS.values()})
+    jobs = [_job(name, STEPS) for name in SYSTEMS] + [_job(name, POINT_STEPS) for name in points]
+    results = run_jobs(jobs, work, workers)
+    rows: list[list[str | float]] = []
+    for name in points:
+        found = results[f"systems_kitchen/{name}"]["hits"]
+        for arm in ("single view", "lifted"):
+            shown = f"{arm}, {'masks' if name == 'xmask3d' else 'dense'}"
+            rows.append(["points", shown, *compared(found[arm], found["lifted"]), "-", "-"])
+    for name, (arms, points_name) in SYSTEMS.items():
+        found, plain = results[f"systems_kitchen/{name}"], results[f"systems_kitchen/{points_name}"]
+        for arm in arms:
+            cells = compared(found["hits"][arm], plain["hits"]["lifted"])
+            rows.append([name, arm, *cells, *_seconds(found["run"])])
+    columns = (
+        "system", "arm", "hits", "strict hits", "strict - points (95 %)", "s to lift", "s to learn",
+    )  # fmt: skip
+    first = results["systems_kitchen/backprojection"]
+    return record(
+        "splat_systems",
+        [table("Systems over splats in the red kitchen: localisation by text", columns, rows)],
+        results,
+        seeds=(0,),
+        sizes={"frames": first["frames"], "splats": first["points"], "steps": STEPS},
+        notes=[
+            "The difference is to plain lifting of the same teacher to points, which averages over "
+            "visible points with depth maps; splats hide each other by themselves. Splats are the "
+            "points of the room as flat discs, without any fit. `s to lift` is geometry, lift and, "
+            "for fields, the sets of all patches; teacher maps come from the cache."
+        ],
+    )
+
+
+def _job(name: str, steps: int) -> Job:
+    return Job(f"systems_kitchen/{name}", run_system, {"system": name, "steps": steps})
+
+
+def _seconds(run: Mapping[str, Any]) -> list[str]:
+    lift, train = run.get("lift_seconds"), run.get("train_seconds")
+    return [
+        "-" if lift is None else f"{lift:.0f}",
+        "-" if train is None else f"{train:.0f}",
+    ]
