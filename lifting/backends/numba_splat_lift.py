@@ -54,8 +54,8 @@ def _compose(
     size = len(rows) + num_sources
     col, out = np.empty(size, np.int64), np.empty(size, weights.dtype)
     total = np.zeros(num_sources, weights.dtype)
-    fresh = np.ones(num_sources, np.bool_)
-    touched = np.empty(num_sources, np.int32)
+    last = np.full(num_sources, -1, np.int64)
+    touched = np.empty(num_sources + 1, np.int32)
     used = 0
     crow[0] = 0
     for s in range(len(crow) - 1):
@@ -65,10 +65,10 @@ def _compose(
             for q in range(tap_crow[i], tap_crow[i + 1]):
                 c = tap_col[q]
                 total[c] += w * tap_weight[q]
-                if fresh[c]:
-                    fresh[c] = False
-                    touched[count] = c
-                    count += 1
+                # Without a branch, which would be guessed wrong for every other splat.
+                touched[count] = c
+                count += last[c] != s
+                last[c] = s
         if used + count > len(col):
             size = 2 * (used + count)
             more_col, more_out = np.empty(size, np.int64), np.empty(size, weights.dtype)
@@ -80,7 +80,6 @@ def _compose(
                 col[used], out[used] = c, total[c]
                 used += 1
             total[c] = 0
-            fresh[c] = True
         crow[s + 1] = used
     return col[:used].copy(), out[:used].copy()
 

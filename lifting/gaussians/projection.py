@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lifting.cameras import Camera
@@ -80,6 +83,8 @@ def project_splats(
         splatting, SIGGRAPH 2023; limits and extents as in gsplat 1.5.
     """
     _check_settings(camera, dilation_px2, near_m)
+    if _is_plain(splats, camera):
+        return _projected_at_once(splats, camera, dilation_px2, near_m)
     # What cannot be drawn is left out before anything is differentiated: zero times the infinite
     # slope of a splat at the camera would be NaN.
     index = _candidates(splats, camera, near_m).nonzero().squeeze(1)
@@ -140,6 +145,59 @@ def splat_normals(splats: Splats, camera: Camera) -> Float[Tensor, "M 3"]:
     normals = rotation_matrices(splats.quats).mT[torch.arange(len(splats)), shortest]
     away = (normals * (splats.means - camera.centre.to(splats.means))).sum(1) > 0
     return torch.where(away[:, None], -normals, normals)
+
+
+def _is_plain(splats: Splats, camera: Camera) -> bool:
+    """Whether the compiled loop can do it: on a CPU, and nobody wants gradients."""
+    parts = (splats.means, splats.quats, splats.scales, splats.opacities)
+    kinds = {part.dtype for part in parts}
+    if len(kinds) != 1 or not kinds <= {torch.float32, torch.float64}:
+        return False
+    if any(part.device.type != "cpu" for part in parts):
+        return False
+    asked = torch.is_grad_enabled() and any(
+        part.requires_grad for part in (*parts, camera.T_world_cam, camera.K)
+    )
+    return not asked
+
+
+def _projected_at_once(
+    splats: Splats, camera: Camera, dilation_px2: float, near_m: float
+) -> Projected:
+    from lifting.backends import numba_projection  # numba costs half a second to import
+
+    like = torch.zeros((), dtype=torch.float64)
+    K = camera.K.detach().cpu().double()
+    low, high = _slope_limits(camera, like)
+    steepest = float(torch.maximum(-low, high).square().sum().add(1).sqrt())
+    focal = K.diagonal()[:2]
+    numbers = (camera.centre.detach().cpu().double(), focal, K[:2, 2])
+    size = like.new_tensor((camera.hw[1], camera.hw[0]))
+    limits = np.array(
+        (
+            dilation_px2,
+            near_m,
+            float(splats.means.new_tensor(LEAST_ALPHA)),
+            _MOST_OFFSET_M,
+            _MOST_SLOPE,
+            _MOST_SIGMA_PX / (float(focal.max()) * steepest),
+            _LEAST_DETERMINANT,
+            _EXTENT_SLACK_PX,
+            torch.finfo(splats.means.dtype).eps,
+        )
+    )
+
+    def array(part: Tensor) -> NDArray[Any]:
+        return part.detach().contiguous().numpy()
+
+    found = numba_projection.project(
+        (array(splats.means), array(splats.quats), array(splats.scales), array(splats.opacities)),
+        _world_to_camera(camera, like).numpy(),
+        torch.cat((*numbers, size, low, high)).numpy(),
+        limits,
+    )
+    uv, conics, depth_m, extent = (torch.from_numpy(part) for part in found)
+    return Projected(uv=uv, conics=conics, depth_m=depth_m, extent_px=extent)
 
 
 def _check_settings(camera: Camera, dilation_px2: float, near_m: float) -> None:

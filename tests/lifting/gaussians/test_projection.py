@@ -336,6 +336,45 @@ def test_normals_face_the_camera() -> None:
     assert splat_normals(splats([(0.0, 0, 0)]), camera()).norm().item() == pytest.approx(1)
 
 
+@settings(deadline=None, max_examples=25)
+@given(
+    seed=st.integers(0, 10_000),
+    dtype=st.sampled_from((torch.float32, torch.float64)),
+    spread=st.sampled_from((0.3, 1.0, 4.0)),
+)
+def test_the_compiled_loop_agrees_with_the_plain_form(
+    seed: int, dtype: torch.dtype, spread: float
+) -> None:
+    scene = random_splats(60, seed, dtype=dtype, spread=spread)
+    view = camera(T_world_cam=turned(seed))
+    compiled = project_splats(scene, view)
+    means = scene.means.clone().requires_grad_()
+    plain = project_splats(replace(scene, means=means), view)
+    # A splat on a border may be drawn by one form alone: rounding decides.
+    both = compiled.drawn & plain.drawn
+    assert int((compiled.drawn != plain.drawn).sum()) <= 1
+    close = {"rtol": 2e-4, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 1e-9, "atol": 1e-9}
+    for name in ("uv", "conics", "depth_m"):
+        mine, theirs = getattr(compiled, name)[both], getattr(plain, name)[both].detach()
+        torch.testing.assert_close(mine, theirs, **close)
+    wide = {"rtol": 5e-3, "atol": 0.02} if dtype == torch.float32 else close
+    torch.testing.assert_close(compiled.extent_px[both], plain.extent_px[both], **wide)
+
+
+def test_the_compiled_loop_gives_the_same_bits_on_any_number_of_threads() -> None:
+    scene, before = random_splats(4000, 3), torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        one = project_splats(scene, camera())
+        torch.set_num_threads(2)
+        two = project_splats(scene, camera())
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(one.uv, two.uv)
+    assert torch.equal(one.conics, two.conics)
+    assert torch.equal(one.extent_px, two.extent_px)
+
+
 def test_no_splats() -> None:
     none = splats(torch.zeros(0, 3))
     seen = project_splats(none, camera())

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
+import hypothesis
 import pytest
 import torch
+from hypothesis import strategies as st
 
 from lifting.cameras import Camera
 from lifting.gaussians.closed_form import SplatView
-from lifting.gaussians.sets import shown_sets
+from lifting.gaussians.sets import PixelSets, pixel_sets, shown_sets
 from lifting.gaussians.teacher_views import drawing_camera, mask_level_taps, view_taps
 from lifting.operator import LiftOperator
 from lifting.views import LiftView
@@ -23,6 +25,7 @@ def dense(matrix: list[list[float]]) -> LiftOperator:
 
 # Four pixels, three splats; two patches of two pixels each.
 WEIGHTS = dense([[0.5, 0.0, 0.1], [0.5, 0.3, 0.0], [0.0, 0.9, 0.0], [0.0, 0.0, 0.0]])
+NONE = (torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64), torch.zeros(0))
 TAPS = dense([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
 
 
@@ -51,11 +54,63 @@ def test_the_smallest_shares_are_dropped_row_by_row() -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"keep": 0.0}, {"keep": 1.1}, {"least_alpha": -0.1}, {"least_alpha": 2.0}]
+    "wrong", [{"keep": 0.0}, {"keep": 1.1}, {"least_alpha": -0.1}, {"least_alpha": 2.0}]
 )
-def test_settings_out_of_range_are_refused(settings: dict[str, float]) -> None:
+def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="least_alpha must lie"):
-        shown_sets(seen(), **settings)
+        shown_sets(seen(), **wrong)
+
+
+def drawn(seed: int = 0, **given: Any) -> PixelSets:
+    return pixel_sets(seen(), generator=torch.Generator().manual_seed(seed), **given)
+
+
+def test_every_pixel_that_shows_a_splat_may_be_drawn() -> None:
+    sets = drawn(per_row=5)
+    assert sets.pixels.tolist() == [0, 1, 2]  # the last pixel shows nothing
+    assert sets.rows.tolist() == [0, 0, 1]
+    assert torch.equal(sets.members.to_dense(), WEIGHTS.to_dense()[:3])
+    assert torch.allclose(sets.alpha, torch.tensor([0.6, 0.8, 0.9]))
+
+
+def test_so_many_pixels_of_each_row_are_drawn_by_chance() -> None:
+    chosen = {tuple(drawn(seed, per_row=1).pixels.tolist()) for seed in range(20)}
+    assert chosen == {(0, 2), (1, 2)}
+    assert torch.equal(drawn(3, per_row=1).pixels, drawn(3, per_row=1).pixels)
+
+
+def test_only_opaque_pixels_are_drawn_and_small_shares_dropped() -> None:
+    assert drawn(per_row=5, least_alpha=0.7).pixels.tolist() == [1, 2]
+    assert drawn(per_row=5, least_alpha=1.0).pixels.tolist() == []
+    most = drawn(per_row=5, keep=0.6).members.to_dense()
+    assert torch.allclose(most, torch.tensor([[0.5, 0, 0], [0.5, 0, 0], [0, 0.9, 0]]))
+
+
+@hypothesis.given(st.integers(0, 99), st.integers(1, 6), st.integers(0, 30))
+@hypothesis.settings(deadline=None, max_examples=25)
+def test_pixels_of_a_row_are_different_and_as_many_as_there_are(
+    seed: int, per_row: int, num: int
+) -> None:
+    chance = torch.Generator().manual_seed(seed)
+    weights = torch.rand(num, 4, generator=chance) * (torch.rand(num, 4, generator=chance) > 0.5)
+    taps = torch.rand(num, 3, generator=chance) > 0.6
+    view = SplatView(
+        weights=dense(weights.tolist()) if num else LiftOperator.from_coo(*NONE, shape=(0, 4)),
+        rows=torch.rand(3, 2),
+        taps=dense(taps.tolist()) if num else LiftOperator.from_coo(*NONE, shape=(0, 3)),
+    )
+    sets = pixel_sets(view, per_row=per_row, generator=chance)
+    pairs = list(zip(sets.rows.tolist(), sets.pixels.tolist(), strict=True))
+    assert pairs == sorted(set(pairs))
+    shown = taps & (weights.sum(1, keepdim=True) > 0)
+    assert sets.rows.bincount(minlength=3).tolist() == shown.sum(0).clamp(max=per_row).tolist()
+    assert all(bool(taps[pixel, row]) for row, pixel in pairs)
+
+
+@pytest.mark.parametrize("wrong", [{"per_row": 0}, {"per_row": 1, "keep": 0.0}])
+def test_drawing_settings_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"per_row must be|keep in"):
+        drawn(**wrong)
 
 
 # ---- drawings ------------------------------------------------------------------------------------
