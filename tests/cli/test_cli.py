@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 VERBS = [
-    "demo", "world", "check", "lift", "train", "apply", "query", "eval", "verify", "export",
-    "doctor",
+    "demo", "world", "check", "lift", "train", "apply", "query", "edit", "eval", "verify",
+    "export", "doctor",
 ]  # fmt: skip
 
 
@@ -46,6 +46,11 @@ def test_every_verb_shows_two_examples(verb: str) -> None:
         (["train", "nowhere.yaml", "--out", "run"], 4),
         (["query", "nowhere", "mug"], 3),
         (["query", "nowhere"], 2),
+        (["query", "nowhere", "--box", "000000,9,9,3,3"], 2),
+        (["edit", "nowhere", "mug", "--keep", "--out", "a.ply"], 3),
+        (["edit", "nowhere", "mug", "--out", "a.ply"], 2),
+        (["edit", "nowhere", "mug", "--keep"], 2),
+        (["edit", "nowhere", "mug", "--keep", "--top", "0", "--out", "a.ply"], 2),
         (["verify", "nowhere"], 3),
         (["eval", "nowhere"], 3),
         (["frobnicate"], 2),

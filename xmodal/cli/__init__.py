@@ -9,7 +9,7 @@ from types import FrameType
 
 import typer
 
-from xmodal.cli import demo, doctor, evaluate, inspect, lift, query, train, world
+from xmodal.cli import demo, doctor, edit, evaluate, inspect, lift, query, train, world
 from xmodal.errors import XmodalError
 
 app = typer.Typer(
@@ -30,6 +30,7 @@ for verb in (
     train.train,
     train.apply,
     query.query,
+    edit.edit,
     evaluate.eval_,
     inspect.verify,
     inspect.export,

@@ -12,6 +12,9 @@ def query(
     run: Annotated[Path, typer.Argument(help="RUN folder, lifted or trained.")],
     text: Annotated[str | None, typer.Argument(help='What to look for; synonyms with "|".')] = None,
     click: Annotated[str | None, typer.Option(help="FRAME,U,V: look for what is there.")] = None,
+    box: Annotated[
+        str | None, typer.Option(help="FRAME,U0,V0,U1,V1: what is there; of runs over splats.")
+    ] = None,
     image: Annotated[Path | None, typer.Option(help="Look for what this picture shows.")] = None,
     source: Annotated[
         Literal["lifted", "student", "ensemble"] | None,
@@ -27,7 +30,7 @@ def query(
     json: Annotated[Path | None, typer.Option(help="Write the objects found.")] = None,
     scores: Annotated[Path | None, typer.Option(help="Write float32 relevancy per point.")] = None,
 ) -> None:
-    """Find where a text, a clicked pixel or a picture is in 3D.
+    """Find where a text, a clicked pixel, a box or a picture is in 3D.
 
     For example:
 
@@ -35,8 +38,10 @@ def query(
 
         xmodal query RUN --click 000000,380,185 --source lifted --scores s.npy
     """
-    from xmodal.runs.query import Prompt, QueryOutputs, query_run
+    from xmodal.runs.prompts import Prompt
+    from xmodal.runs.query import QueryOutputs, query_run
 
-    prompt = Prompt(text=text, click=click, image=image, negatives=tuple(negative or ()))
+    negatives = tuple(negative or ())
+    prompt = Prompt(text=text, click=click, box=box, image=image, negatives=negatives)
     outputs = QueryOutputs(ply=ply, png=png, json=json, scores=scores, frame=frame, top=top)
     print(query_run(run, prompt, source, outputs))

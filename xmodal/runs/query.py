@@ -10,16 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from lifting.cameras import Camera
 from lifting.operator import LiftOperator
 from lifting.sampling import membership_taps, patch_taps
 from lifting.visibility import visible_points
 from xmodal.errors import UsageError
-from xmodal.images import read_rgb
 from xmodal.ply import write_points
 from xmodal.query import (
+    FoundObject,
     Scores,
-    check_text,
     describe,
     ensemble,
     find_objects,
@@ -30,46 +28,9 @@ from xmodal.query import (
 )
 from xmodal.render import FloatImage, overlay, write_picture
 from xmodal.runs.opened import OpenedRun, open_run
-from xmodal.values import FeatureMap, Image, Masks
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prompt:
-    """What is looked for: exactly one of a text, a clicked pixel or a picture."""
-
-    text: str | None = None
-    click: str | None = None
-    image: Path | None = None
-    negatives: tuple[str, ...] = ()
-
-    def check(self) -> None:
-        """Refuse no prompt, several, or negatives that would have no effect.
-
-        Raises:
-            UsageError: In these cases.
-        """
-        given = [n for n in ("text", "click", "image") if getattr(self, n) is not None]
-        if len(given) != 1:
-            raise UsageError(
-                "xmodal query",
-                wanted="one of: a text, --click FRAME,U,V, --image FILE",
-                got=" and ".join(given) or "none of them",
-                fix='for example: xmodal query RUN "coffee mug"',
-            )
-        if self.negatives and self.text is None:
-            raise UsageError(
-                "--negative",
-                wanted="a text query to tell apart from the negatives",
-                got=f"a query by {given[0]}",
-                fix="leave --negative out, or ask by text",
-            )
-        if self.text is not None:
-            check_text(self.text)
-
-    @property
-    def label(self) -> str:
-        """What messages and files call the query."""
-        return self.text or self.click or str(self.image)
+from xmodal.runs.prompts import Prompt, frame_index, parse_click, picture
+from xmodal.runs.selections import as_objects, box_scores, describe_selections, select
+from xmodal.values import FeatureMap, Masks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,27 +50,48 @@ def query_run(path: Path, prompt: Prompt, source: str | None, outputs: QueryOutp
     prompt.check()
     opened = open_run(path)
     names = opened.pick(source)
-    scores = prompt_scores(opened, prompt, names)
+    label = "ensemble" if len(names) > 1 else names[0]
+    # Selections of splats need no scores of all of them, which for a click cost a teacher's look.
+    needed = opened.splats is None or outputs.scores or outputs.ply or outputs.png
+    scores = prompt_scores(opened, prompt, names) if needed else None
+    objects, told = _answer(opened, prompt, names, scores, outputs.top)
+    lines = [told]
+    if outputs.json:
+        write_objects(outputs.json, prompt.label, label, objects)
+    if scores is not None:
+        lines += _write_scores(opened, scores, outputs)
+    files = (outputs.scores, outputs.json, outputs.ply, outputs.png)
+    return "\n".join([*lines, *(f"wrote {file}" for file in files if file)])
+
+
+def _answer(
+    opened: OpenedRun, prompt: Prompt, names: Sequence[str], scores: Scores | None, top: int
+) -> tuple[list[FoundObject], str]:
+    """What was found, as objects and as text."""
     label = "ensemble" if len(names) > 1 else names[0]
     features = opened.features(names[0])
+    if scores is None or opened.splats is not None:
+        found = select(opened, prompt, names, top=top)
+        return as_objects(found, features), describe_selections(found, prompt.label, label)
     objects = find_objects(
         opened.xyz,
         scores,
         np.asarray(features.num_views),
         threshold=opened.spec.query.threshold,
-        top=outputs.top,
+        top=top,
     )
-    lines = [describe(objects, prompt.label, label)]
+    return objects, describe(objects, prompt.label, label)
+
+
+def _write_scores(opened: OpenedRun, scores: Scores, outputs: QueryOutputs) -> list[str]:
+    """Write the files that show scores; what else there is to tell of them."""
     if outputs.scores:
         write_scores(outputs.scores, scores)
-    if outputs.json:
-        write_objects(outputs.json, prompt.label, label, objects)
     if outputs.ply:
         write_heat(outputs.ply, opened, scores)
     if outputs.png:
-        lines.append(f"frame {_write_png(outputs.png, opened, scores, outputs.frame)}")
-    files = (outputs.scores, outputs.json, outputs.ply, outputs.png)
-    return "\n".join([*lines, *(f"wrote {file}" for file in files if file)])
+        return [f"frame {_write_png(outputs.png, opened, scores, outputs.frame)}"]
+    return []
 
 
 def write_heat(path: Path, opened: OpenedRun, scores: Scores) -> None:
@@ -120,7 +102,13 @@ def write_heat(path: Path, opened: OpenedRun, scores: Scores) -> None:
 
 
 def prompt_scores(opened: OpenedRun, prompt: Prompt, names: Sequence[str]) -> Scores:
-    """Relevancy per point of one prompt; of several sources, the surer one's."""
+    """Relevancy per point of one prompt; of several sources, the surer one's.
+
+    Raises:
+        UsageError: If the prompt does not fit the run; boxes need splats.
+    """
+    if prompt.box is not None:
+        return box_scores(opened, prompt.box, names)
     if prompt.text is not None:
         negatives = list(prompt.negatives)
         parts = [opened.relevancy(name, [prompt.text], negatives)[:, 0] for name in names]
@@ -132,50 +120,11 @@ def prompt_scores(opened: OpenedRun, prompt: Prompt, names: Sequence[str]) -> Sc
 
 def _vector(opened: OpenedRun, prompt: Prompt) -> torch.Tensor:
     if prompt.image is not None:
-        rgb = torch.from_numpy(read_rgb(prompt.image)).permute(2, 0, 1).float() / 255
-        hw = (rgb.shape[1], rgb.shape[2])
-        camera = Camera(K=torch.eye(3), T_world_cam=torch.eye(4), hw=hw)
-        return opened.teacher.encode_image(Image(rgb=rgb, camera=camera, name=str(prompt.image)))
+        return opened.teacher.encode_image(picture(prompt.image))
     frame, u, v = parse_click(prompt.click or "")
     index = frame_index(opened, frame)
     view = opened.teacher.encode(opened.scene.images[index])
     return feature_at(view, u, v)
-
-
-def parse_click(text: str) -> tuple[str, float, float]:
-    """Split FRAME,U,V.
-
-    Raises:
-        UsageError: If it is not of that form.
-    """
-    frame, *numbers = text.rsplit(",", 2)
-    try:
-        u, v = (float(number) for number in numbers)
-    except ValueError:
-        raise UsageError(
-            "--click",
-            wanted="FRAME,U,V with a pixel of the colour image",
-            got=text,
-            fix="for example: --click 000000,380,185",
-        ) from None
-    return frame, u, v
-
-
-def frame_index(opened: OpenedRun, frame: str) -> int:
-    """Position of a frame in the run's scene.
-
-    Raises:
-        UsageError: If the run does not have it.
-    """
-    names = [opened.scene.images[i].name for i in range(len(opened.scene.images))]
-    if frame not in names:
-        raise UsageError(
-            f"frame {frame}",
-            wanted=f"one of the run's {len(names)} frames",
-            got=frame,
-            fix=f"for example {names[0]}",
-        )
-    return names.index(frame)
 
 
 def feature_at(view: FeatureMap | Masks, u: float, v: float) -> torch.Tensor:
