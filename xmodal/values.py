@@ -100,12 +100,16 @@ class PointSets:
 
     A 2D mask seen in 3D, the part of a scene that one view shows, a thing that a caption tells of.
     `membership` has one row per set and one column per point of the cloud, with raw weights.
+    Sets that belong together, like pixels of one mask, have one number in `groups`, counted over
+    all views; -1 is none. `views` says which view shows a set.
     """
 
     rows: Float[Tensor, "M C"]
     valid: Bool[Tensor, " M"]
     weight: Float[Tensor, " M"]
     membership: LiftOperator
+    groups: Int[Tensor, " M"] | None = None
+    views: Int[Tensor, " M"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

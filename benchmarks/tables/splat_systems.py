@@ -20,6 +20,7 @@ SYSTEMS: Mapping[str, tuple[tuple[str, ...], str]] = {
     "feature_3dgs": (("field.seen",), "openscene"),
     "m3": (("field.seen",), "openscene"),
     "langsplat": (("lifted", "small.parts", "middle.things", "large.groups"), "xmask3d"),
+    "gaussiangrasper": (("field.pixels",), "xmask3d"),
 }
 
 

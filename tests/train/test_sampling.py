@@ -16,7 +16,7 @@ from xmodal.errors import DataError
 from xmodal.train.data import TrainScene, take_rows
 from xmodal.train.loop import Distill
 from xmodal.train.sampling import Sampler
-from xmodal.train.sets import in_some_set, take_sets
+from xmodal.train.sets import choose_sets, draw_sets, in_some_set, take_sets
 
 
 def sampler(
@@ -120,6 +120,29 @@ def test_sets_that_do_not_count_are_left_out(toy: ModuleType) -> None:
     assert torch.equal(taken.rows, sets.rows[[0, 3]])
     member = in_some_set(spoilt)
     assert member.sum() == taken.membership.nnz
+
+
+def test_masks_and_views_come_along(toy: ModuleType) -> None:
+    sets = toy.quarters(toy.room())
+    marked = replace(sets, groups=torch.tensor([5, 5, -1, 7]), views=torch.tensor([0, 0, 0, 1]))
+    chosen = choose_sets(marked, torch.tensor([1, 3]))
+    taken = take_sets(chosen, chosen.membership.transpose(), torch.arange(400), "cpu", min_points=1)
+    for some in (chosen, taken):
+        assert some.groups is not None
+        assert some.views is not None
+        assert some.groups.tolist() == [5, 7]
+        assert some.views.tolist() == [0, 1]
+    assert choose_sets(sets, torch.tensor([1])).groups is None
+
+
+def test_sets_of_a_view_are_drawn_together(toy: ModuleType) -> None:
+    sets = toy.quarters(toy.room())
+    paired = replace(sets, views=torch.tensor([1, 0, 1, 0]))
+    drawn = {tuple(draw_sets(paired, 2, np.random.default_rng(i)).tolist()) for i in range(20)}
+    assert drawn == {(0, 2), (1, 3)}
+    alone = {tuple(draw_sets(sets, 2, np.random.default_rng(i)).tolist()) for i in range(40)}
+    assert len(alone) == 6
+    assert draw_sets(paired, 9, np.random.default_rng(0)).tolist() == [0, 1, 2, 3]
 
 
 @dataclass(frozen=True)

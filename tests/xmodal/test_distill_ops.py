@@ -87,6 +87,8 @@ def ends(op: Any, width: int = WIDTH) -> tuple[Points | PointSets, Points]:
             valid=torch.ones(6, dtype=torch.bool),
             weight=torch.arange(1.0, 7.0),
             membership=each,
+            groups=torch.arange(6) // 2,
+            views=torch.arange(6) // 4,
         )
         return sets, student
     teacher = points(
@@ -106,6 +108,10 @@ def call(op: Any, teacher: Any, student: Points, net: Any) -> Tensor:
 @EVERY
 @pytest.mark.parametrize("project", ["none", "orthogonal"])
 def test_every_op_learns(name: str, way: dict[str, Any], project: str) -> None:
+    if (name, project) == ("mask_contrast", "orthogonal"):
+        with pytest.raises(ValueError, match="no teacher's rows"):
+            make(name, project=project)
+        return
     op = make(name, project=project, **way)
     width = WIDTH if project == "none" else OWN
     net = op.build(channels=width, teacher_channels=WIDTH)
@@ -336,6 +342,7 @@ def test_relations_need_no_projection_where_widths_differ() -> None:
         ("op: decoupled, scales: [point, point]", "scales"),
         ("op: decoupled, target: 0, others: 0", "not both 0"),
         ("op: set_cosine", "point_sets"),
+        ("op: mask_contrast, temperature: 0", "temperature"),
         ("op: kl", "simplex"),
     ],
 )
@@ -357,6 +364,22 @@ def test_settings_without_effect_on_probabilities_are_refused(settings: Any) -> 
 
 
 # Sets of points.
+
+
+@pytest.mark.parametrize("missing", ["groups", "views"])
+def test_a_contrast_of_masks_wants_sets_that_know_theirs(missing: str) -> None:
+    op = make("mask_contrast")
+    sets, student = ends(op)
+    with pytest.raises(DataError, match=f"without {missing}"):
+        op(replace(sets, **{missing: None}), student)
+
+
+def test_a_contrast_of_masks_sees_what_sets_show() -> None:
+    op = make("mask_contrast", coverage_half=0)
+    sets, student = ends(op)
+    shown = sets.membership.mean().apply(student.rows)
+    expected = losses.mask_contrast(shown, sets.groups, sets.views)
+    torch.testing.assert_close(op(sets, student), expected)
 
 
 def some_sets(num: int = 3) -> PointSets:

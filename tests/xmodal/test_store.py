@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -248,6 +249,18 @@ def test_point_sets_come_back(tmp_path: Path, codec: Codec) -> None:
     assert torch.equal(found.membership.weight, sets().membership.weight)
     assert (described.kind, described.num_points, described.num_sources) == ("point_sets", 3, 6)
     assert (described.num_valid, described.channels) == (2, 4)
+
+
+def test_masks_and_views_of_sets_come_back(tmp_path: Path) -> None:
+    run, marked = Run(tmp_path), replace(sets(), groups=torch.tensor([4, 4, -1]))
+    run.write_sets("masks", info(), replace(marked, views=torch.tensor([0, 0, 2])))
+    found = run.sets("masks")
+    assert found.groups is not None
+    assert found.views is not None
+    assert found.groups.tolist() == [4, 4, -1]
+    assert found.views.tolist() == [0, 0, 2]
+    run.write_sets("plain", info(), sets())
+    assert run.sets("plain").groups is None
 
 
 # ---- refusals ----------------------------------------------------------------------------------

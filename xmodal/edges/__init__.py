@@ -99,6 +99,7 @@ _BUILT_IN: Mapping[Verb, Mapping[str, str]] = MappingProxyType(
             "fit_splats": "xmodal.edges.lift.fit_splats:FitSplats",
             "splats": "xmodal.edges.lift.splats:LiftSplats",
             "splat_sets": "xmodal.edges.lift.splat_sets:SplatSets",
+            "splat_pixels": "xmodal.edges.lift.splat_pixels:SplatPixels",
         },
         "distill": {
             "cosine": "xmodal.edges.distill.cosine:Cosine",
@@ -111,6 +112,7 @@ _BUILT_IN: Mapping[Verb, Mapping[str, str]] = MappingProxyType(
             "set_cosine": "xmodal.edges.distill.set_cosine:SetCosine",
             "set_kl": "xmodal.edges.distill.set_kl:SetKl",
             "set_contrast": "xmodal.edges.distill.set_contrast:SetContrast",
+            "mask_contrast": "xmodal.edges.distill.mask_contrast:MaskContrast",
             "part_distill": "xmodal.edges.distill.part_distill:PartDistill",
             "wasserstein": "xmodal.edges.distill.wasserstein:Wasserstein",
             "direction_norm": "xmodal.edges.distill.direction_norm:DirectionNorm",

@@ -11,6 +11,7 @@ from xmodal.losses.contrast import QueueContrast, info_nce, sampled_info_nce
 from xmodal.losses.decoupled import decoupled, multi_scale
 from xmodal.losses.direction_norm import DirectionNorm
 from xmodal.losses.fused import cosine, kl
+from xmodal.losses.grouped import mask_contrast
 from xmodal.losses.pooled import (
     agreement,
     part_distill,
@@ -38,6 +39,7 @@ __all__ = [
     "decoupled",
     "info_nce",
     "kl",
+    "mask_contrast",
     "mse",
     "multi_scale",
     "part_distill",

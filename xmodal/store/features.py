@@ -4,6 +4,7 @@ rows.npy                        the features, by codec (see `xmodal.store.codecs
 valid weight num_views disagreement .npy     one number a point
 segments.npy                    super-point or mask of every point, where points have them
 crow col membership_weight .npy the points of every set, in stores of point sets
+groups views .npy               mask and view of every set, where sets have them
 store.json                      what it is, what it was made from, SHA-256 of every chunk
 """
 
@@ -41,6 +42,8 @@ SCHEMA = 2
 _RECORD = "store.json"
 _PER_POINT = ("valid", "weight", "num_views", "disagreement")
 _MEMBERSHIP = ("crow", "col", "membership_weight")
+# Of sets, where they have them; stores that were written without them open as before.
+_PER_SET = ("groups", "views")
 # A record lists one hash for 4 MiB of data; one larger than this is not ours.
 _MAX_RECORD_BYTES = 64 << 20
 _LIFT_AGAIN = "lift again with --overwrite"
@@ -162,7 +165,7 @@ def write_store(
         info: What it holds; both cosine errors are measured here.
         made_from: What the fingerprint is a hash of, JSON-able.
         arrays: `rows [N, C]` in any float dtype (may be a memory map), the four numbers of every
-            point, and optionally `segments [N]`, or a membership.
+            point, and optionally `segments [N]`, or a membership and what sets have.
 
     Raises:
         DataError: If rows are not finite, do not fit the codec, or cannot be written.
@@ -235,9 +238,12 @@ def _open_points(folder: Path) -> Features:
 
 
 def _open_sets(folder: Path) -> tuple[FeatureInfo, dict[str, Array], StoredRows]:
-    _, info = _checked(folder, "point_sets")
-    arrays = {n: load_array(folder / f"{n}.npy") for n in ("valid", "weight", *_MEMBERSHIP)}
-    lengths = {"valid": info.num_points, "weight": info.num_points, "crow": info.num_points + 1}
+    record, info = _checked(folder, "point_sets")
+    given = [name for name in _PER_SET if f"{name}.npy" in record["files"]]
+    names = ("valid", "weight", *_MEMBERSHIP, *given)
+    arrays = {name: load_array(folder / f"{name}.npy") for name in names}
+    lengths = dict.fromkeys(("valid", "weight", *given), info.num_points)
+    lengths["crow"] = info.num_points + 1
     for name, length in lengths.items():
         check_shape(folder / f"{name}.npy", arrays[name], (length,))
     check_shape(folder / "membership_weight.npy", arrays["membership_weight"], arrays["col"].shape)

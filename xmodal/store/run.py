@@ -180,6 +180,8 @@ class Run:
             "col": pattern.col,
             "membership_weight": pattern.weight,
         }
+        marks = {"groups": sets.groups, "views": sets.views}
+        tensors |= {name: mark for name, mark in marks.items() if mark is not None}
         arrays = {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
         write_store(self.path / "features" / source, info, made_from or {}, arrays)
 
@@ -219,6 +221,8 @@ class Run:
             valid=tensors["valid"],
             weight=tensors["weight"],
             membership=membership,
+            groups=tensors.get("groups"),
+            views=tensors.get("views"),
         )
 
     def info(self, source: str) -> FeatureInfo:

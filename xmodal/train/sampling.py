@@ -13,7 +13,7 @@ from xmodal.errors import DataError
 from xmodal.train.crops import nearest
 from xmodal.train.data import Batch, Distill, Piece, Student, TrainScene
 from xmodal.train.options import TrainOptions
-from xmodal.train.sets import counting_sets
+from xmodal.train.sets import draw_sets
 from xmodal.values import PointSets
 
 # A moving average with a global view sees this many times the points.
@@ -114,12 +114,13 @@ class Sampler:
     def _sets(self, scene: TrainScene, rng: np.random.Generator) -> dict[str, Tensor]:
         """The sets that are compared, where a step compares only some."""
         most = self.options.loss_sets
+        if most is None:
+            return {}
         chosen: dict[str, Tensor] = {}
-        for teacher in self._set_teachers if most is not None else ():
+        for teacher in self._set_teachers:
             value = scene.nodes[teacher]
             assert isinstance(value, PointSets), "looked up when the stage began"
-            there = counting_sets(value).nonzero().squeeze(1).numpy()
-            chosen[teacher] = torch.from_numpy(np.sort(rng.permutation(there)[:most]))
+            chosen[teacher] = draw_sets(value, most, rng)
         return chosen
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
@@ -47,6 +48,8 @@ def take_sets(
         valid=sets.valid[keep].to(device),
         weight=sets.weight[keep].to(device),
         membership=members.select_rows(keep).to(device=device),
+        groups=None if sets.groups is None else sets.groups[keep].to(device),
+        views=None if sets.views is None else sets.views[keep].to(device),
     )
 
 
@@ -62,7 +65,28 @@ def choose_sets(sets: PointSets, chosen: Int[Tensor, " K"]) -> PointSets:
         valid=sets.valid[chosen],
         weight=sets.weight[chosen],
         membership=sets.membership.select_rows(chosen),
+        groups=None if sets.groups is None else sets.groups[chosen],
+        views=None if sets.views is None else sets.views[chosen],
     )
+
+
+def draw_sets(sets: PointSets, most: int, rng: np.random.Generator) -> Int[Tensor, " K"]:
+    """Some of the sets that count, by chance and in order.
+
+    Sets that know their view come view by view, so that those that are contrasted come together;
+    of the last view only some may come.
+
+    Args:
+        sets: Sets of points of a cloud.
+        most: So many are drawn, or all that there are.
+        rng: Where chance comes from.
+    """
+    mixed = rng.permutation(counting_sets(sets).nonzero().squeeze(1).numpy())
+    if sets.views is not None and len(mixed) > most:
+        view = sets.views.numpy()[mixed]
+        place = rng.permutation(int(view.max()) + 1)
+        mixed = mixed[np.argsort(place[view], kind="stable")]
+    return torch.from_numpy(np.sort(mixed[:most]))
 
 
 def counting_sets(sets: PointSets) -> Bool[Tensor, " M"]:

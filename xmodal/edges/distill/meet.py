@@ -33,12 +33,17 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True)
 class SetPair:
-    """Rows of sets that count, rows of the student, and which points each set has."""
+    """Rows of sets that count, rows of the student, and which points each set has.
+
+    `groups` and `views` are those of the sets, where they have them.
+    """
 
     teacher: Tensor
     student: Tensor
     membership: LiftOperator
     weight: Tensor
+    groups: Tensor | None = None
+    views: Tensor | None = None
 
 
 def meet(
@@ -135,6 +140,8 @@ def meet_sets(
         student=given,
         membership=membership,
         weight=_saturated(teacher.weight[kept], coverage_half),
+        groups=None if teacher.groups is None else teacher.groups[kept],
+        views=None if teacher.views is None else teacher.views[kept],
     )
 
 
@@ -153,6 +160,8 @@ def rendered(pair: SetPair) -> SetPair:
         student=members.apply(pair.student.to(torch.float32)),
         membership=own.to(device=pair.student.device),
         weight=pair.weight[kept],
+        groups=None if pair.groups is None else pair.groups[kept],
+        views=None if pair.views is None else pair.views[kept],
     )
 
 
@@ -188,6 +197,22 @@ def need_segments(pair: Pair, name: str) -> Tensor:
             fix="lift the teacher to super-points, or choose a loss on single points",
         )
     return pair.segments
+
+
+def need_groups(pair: SetPair, name: str) -> tuple[Tensor, Tensor]:
+    """Group and view of each set.
+
+    Raises:
+        DataError: If the sets do not have both.
+    """
+    if pair.groups is None or pair.views is None:
+        raise DataError(
+            f"distillation by `{name}`",
+            wanted="sets that know which mask of which view they are of",
+            got="sets without groups" if pair.groups is None else "groups without views",
+            fix="lift the masks with `op: splat_pixels`, or choose a loss on single sets",
+        )
+    return pair.groups, pair.views
 
 
 def _saturated(weight: Tensor, coverage_half: float) -> Tensor:
