@@ -19,7 +19,8 @@ def eval_(
         ),
     ] = None,
     task: Annotated[
-        Literal["segmentation", "localisation", "retrieval", "clusters", "views"] | None,
+        Literal["segmentation", "localisation", "retrieval", "clusters", "views", "features"]
+        | None,
         typer.Option(help="What to measure; segmentation and localisation where labelled if none."),
     ] = None,
     split: Annotated[
@@ -50,6 +51,12 @@ def eval_(
     text_vectors: Annotated[
         Path | None, typer.Option(help="Vectors [classes, C] in the space of --features.")
     ] = None,
+    every: Annotated[
+        int | None,
+        typer.Option(
+            help="--task features: every so-manyth frame; those held out, or all, if none."
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the tables; RUN if none.")] = None,
 ) -> None:
     """Measure a run against labels, or another system's output on the same points.
@@ -77,5 +84,6 @@ def eval_(
         base=split_names(base),
         split=split,
         protocol=protocol,
+        every=every,
     )
     print(eval_run(request, progress))

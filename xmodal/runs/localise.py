@@ -13,13 +13,18 @@ import torch
 from xmodal.datasets import FrameBoxes, Scene
 from xmodal.errors import DataError, UsageError
 from xmodal.evaluate import Hit, Table, bootstrap, interval, localise, resampled, scene_draws
-from xmodal.query import Scores, ensemble, row_scores, vector_scores
+from xmodal.query import ensemble, row_scores, vector_scores
 from xmodal.render import peak_pixel
 from xmodal.runs.opened import OpenedRun
 from xmodal.runs.query import feature_at, teacher_image
+from xmodal.splat_render import SplatRenderer
 
 SINGLE = "single view"
 ENSEMBLE = "ensemble"
+# Beside the name of a source of splats: its rows are drawn and then asked, not asked and drawn.
+RENDERED = ", rendered"
+
+Score = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +49,7 @@ class Questions:
     """
 
     column: Mapping[tuple[str, str], int]
-    score: Callable[[torch.Tensor], torch.Tensor]
+    score: Score
     kind: str
     texts: tuple[str, ...] = ()
 
@@ -124,8 +129,16 @@ def _clicks(opened: OpenedRun, scene: Scene, frames: Mapping[str, FrameBoxes]) -
 
 
 def localisation_pairs(opened: OpenedRun, scene: Scene, questions: Questions) -> list[Pair]:
-    """Judge all frame-question pairs: the teacher alone, each stored source, and the ensemble."""
-    arms = _scores(opened, questions)
+    """Judge all frame-question pairs: the teacher alone, each stored source, and the ensemble.
+
+    Splats have every source twice: scores of the splats drawn (asked in 3D), and rows drawn and
+    then scored in the picture (asked in 2D).
+    """
+    asked = _asked(opened, questions)
+    stores = {source: opened.features(source) for source in asked}
+    arms = {source: row_scores(stores[source], score) for source, score in asked.items()}
+    if {"lifted", "student"} <= arms.keys():
+        arms[ENSEMBLE] = ensemble([arms["lifted"], arms["student"]])
     renderer = opened.renderer()
     columns = np.concatenate(list(arms.values()), axis=1) if arms else None
     pairs: list[Pair] = []
@@ -137,6 +150,10 @@ def localisation_pairs(opened: OpenedRun, scene: Scene, questions: Questions) ->
         if columns is not None:
             picture = renderer.render(columns, image.camera, scene.depth(position))
             shown |= dict(zip(arms, np.split(picture, len(arms), axis=2), strict=True))
+        if isinstance(renderer, SplatRenderer):
+            for source, score in asked.items():
+                drawn = renderer.render_rows(stores[source], score, image.camera)
+                shown[source + RENDERED] = drawn
         boxes = scene.boxes[frame]
         for text in [text for f, text in questions.column if f == frame]:
             column = questions.column[frame, text]
@@ -148,9 +165,9 @@ def localisation_pairs(opened: OpenedRun, scene: Scene, questions: Questions) ->
     return pairs
 
 
-def _scores(opened: OpenedRun, questions: Questions) -> dict[str, Scores]:
-    """Scores `[N, Q]` of every source of points that has a language."""
-    arms: dict[str, Scores] = {}
+def _asked(opened: OpenedRun, questions: Questions) -> dict[str, Score]:
+    """How rows of every source of points that has a language are scored."""
+    asked: dict[str, Score] = {}
     for source in opened.run.sources():
         info = opened.run.info(source)
         if info.kind != "points" or info.classes:
@@ -161,10 +178,8 @@ def _scores(opened: OpenedRun, questions: Questions) -> dict[str, Scores]:
             score = partial(teacher.relevancy, text=list(questions.texts), negatives=[])
         elif info.channels != opened.teacher.channels:
             continue  # clicks are rows of another teacher
-        arms[source] = row_scores(opened.features(source), score)
-    if {"lifted", "student"} <= arms.keys():
-        arms[ENSEMBLE] = ensemble([arms["lifted"], arms["student"]])
-    return arms
+        asked[source] = score
+    return asked
 
 
 def summary_table(pairs: Sequence[Pair], kind: str) -> Table:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from xmodal.edges.lift.held_out import check_hold_out, left_in
 from xmodal.errors import DataError
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class SplatSets:
         least_alpha: Sets of which less is covered by splats are left out; 1 is opaque.
         keep: Of each set, the largest shares that make up this part of it; the rest, usually many
             splats far behind, is dropped.
+        hold_out: Leave every so-manyth view (by name) out of the lift, to test with; none if null.
     """
 
     op: Literal["splat_sets"] = "splat_sets"
@@ -36,6 +38,7 @@ class SplatSets:
     level: Literal["all", "smallest", "middle", "largest"] = "all"
     least_alpha: float = 0.2
     keep: float = 0.98
+    hold_out: int | None = None
 
     def __post_init__(self) -> None:
         if self.max_side_px < 1:
@@ -44,6 +47,7 @@ class SplatSets:
             raise ValueError(f"least_alpha must lie in [0, 1], not {self.least_alpha}")
         if not 0 < self.keep <= 1:
             raise ValueError(f"keep must be above 0 and at most 1, not {self.keep}")
+        check_hold_out(self.hold_out)
 
     def __call__(self, maps: Views[FeatureMap] | Views[Masks], splats: Gaussians) -> PointSets:
         """Sets of splats; the row of a set is the teacher's, its weight the share that is opaque.
@@ -53,7 +57,7 @@ class SplatSets:
             splats: The splats of one scene.
 
         Raises:
-            DataError: If there are no frames, the splats are of several scenes, frames differ in
+            DataError: If no frames are left, the splats are of several scenes, frames differ in
                 width, or `level` is set for a teacher without masks.
         """
         import torch
@@ -66,13 +70,14 @@ class SplatSets:
         from xmodal.values import PointSets
 
         given = as_splats(splats, "lift to sets of splats")
+        shown = left_in(maps, self.hold_out)
         level = self.level
         read = view_taps if level == "all" else mask_level_taps(level)
         members: list[LiftOperator] = []
         rows: list[Tensor] = []
         weight: list[Tensor] = []
         try:
-            for view in SplatViews(given, maps, self.max_side_px, read=read):
+            for view in SplatViews(given, shown, self.max_side_px, read=read):
                 sets = shown_sets(view, least_alpha=self.least_alpha, keep=self.keep)
                 if rows and view.rows.shape[1] != rows[0].shape[1]:
                     width = rows[0].shape[1]

@@ -33,7 +33,7 @@ class SplatViews:
     def __init__(
         self,
         splats: Splats,
-        maps: Views[FeatureMap] | Views[Masks],
+        maps: Views[FeatureMap | Masks],
         max_side_px: int,
         *,
         read: Callable[..., LiftOperator] = view_taps,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from xmodal.edges.lift.held_out import check_hold_out, left_in
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -29,6 +31,7 @@ class LiftSplats:
         max_side_px: Longest side of the drawings, pixels. Teacher maps are coarse: more pixels than
             a few for each patch only cost time.
         max_iterations: Of the solve.
+        hold_out: Leave every so-manyth view (by name) out of the lift, to test with; none if null.
 
     Source:
         Kerbl et al., 3D Gaussian Splatting for Real-Time Radiance Field Rendering, SIGGRAPH 2023,
@@ -41,6 +44,7 @@ class LiftSplats:
     ridge: float | None = None
     max_side_px: int = 240
     max_iterations: int | None = None
+    hold_out: int | None = None
 
     def __post_init__(self) -> None:
         if self.max_side_px < 1:
@@ -53,6 +57,7 @@ class LiftSplats:
             raise ValueError(f"ridge must be 0 or more, not {self.ridge}")
         if self.max_iterations is not None and self.max_iterations < 1:
             raise ValueError(f"max_iterations must be 1 or more, not {self.max_iterations}")
+        check_hold_out(self.hold_out)
 
     def __call__(
         self,
@@ -71,7 +76,7 @@ class LiftSplats:
             progress: Called with views done and views in all.
 
         Raises:
-            DataError: If there are no frames, the splats are of several scenes, or a feature is not
+            DataError: If no frames are left, the splats are of several scenes, or a feature is not
                 finite.
         """
         from lifting.gaussians.closed_form import Tikhonov, lift_splats
@@ -80,7 +85,8 @@ class LiftSplats:
         from xmodal.splat_values import as_splats
 
         given = as_splats(splats, "lift to splats")
-        views = SplatViews(given, maps, self.max_side_px, report=progress)
+        shown = left_in(maps, self.hold_out)
+        views = SplatViews(given, shown, self.max_side_px, report=progress)
         solve = Tikhonov()
         if self.ridge is not None:
             solve = replace(solve, ridge=self.ridge)

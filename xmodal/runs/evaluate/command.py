@@ -8,6 +8,7 @@ from xmodal.datasets import Scene
 from xmodal.errors import DataError, UsageError
 from xmodal.evaluate.tables import Table
 from xmodal.runs.evaluate.clusters import cluster_tables
+from xmodal.runs.evaluate.features import feature_tables
 from xmodal.runs.evaluate.picture import write_chart
 from xmodal.runs.evaluate.request import EvalRequest, Task
 from xmodal.runs.evaluate.retrieval import retrieval_tables
@@ -19,7 +20,7 @@ from xmodal.runs.localise import localisation_tables
 from xmodal.runs.opened import OpenedRun
 
 # Tables that are written but too long to print.
-_FILES_ONLY = ("calibration", "calibration_2d", "views_each")
+_FILES_ONLY = ("calibration", "calibration_2d", "views_each", "features_each")
 
 
 def eval_run(request: EvalRequest, report: Reporter = silent) -> str:
@@ -92,6 +93,8 @@ def _measure(
         return retrieval_tables(subjects, request), []
     if task == "views":
         return view_tables(subjects, report), []
+    if task == "features":
+        return feature_tables(subjects, report, request.every), []
     if task == "clusters":
         return cluster_tables(subjects, request), []
     if task == "localisation":

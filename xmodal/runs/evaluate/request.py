@@ -8,7 +8,7 @@ from typing import Literal
 
 from xmodal.errors import UsageError
 
-Task = Literal["segmentation", "localisation", "retrieval", "clusters", "views"]
+Task = Literal["segmentation", "localisation", "retrieval", "clusters", "views", "features"]
 Protocol = Literal["3d", "2d", "both"]
 Chosen = Literal["train", "val", "test", "all"]
 
@@ -30,6 +30,8 @@ class EvalRequest:
         base: Names that were seen in training; the others are novel.
         split: Scenes of a run over several; held-out ones if None, where there are any.
         protocol: Where answers are compared with the truth: on points, in pictures, or both.
+        every: Of the task `features`, judge every so-manyth frame by name; those left out of the
+            lift, or all where there are none, if None.
     """
 
     run: Path
@@ -44,6 +46,7 @@ class EvalRequest:
     base: tuple[str, ...] = ()
     split: Chosen | None = None
     protocol: Protocol = "3d"
+    every: int | None = None
 
     @property
     def given(self) -> Path | None:
@@ -85,6 +88,17 @@ class EvalRequest:
             )
         _check_list("--names", self.names)
         _check_list("--base", self.base)
+        self._check_every()
+
+    def _check_every(self) -> None:
+        if self.every is not None and (self.task != "features" or self.every < 2):
+            alone = self.task != "features"
+            raise UsageError(
+                f"--every {self.every}",
+                wanted="--task features" if alone else "2 or more: one of so many frames is judged",
+                got=f"--task {self.task}" if alone else str(self.every),
+                fix="leave it out" if alone else "--every 8",
+            )
 
 
 def _check_list(option: str, names: tuple[str, ...]) -> None:
