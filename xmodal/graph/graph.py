@@ -281,7 +281,7 @@ class Graph:
             node = self.nodes[edge.target]
             width = f" x {node.channels}" if node.channels is not None else ""
             gives = "loss" if edge.verb == "distill" else f"{node.kind}{width}"
-            if edge.verb == "distill" and projects(edge.op):
+            if edge.verb == "distill" and getattr(edge.op, "project", "none") != "none":
                 gives += ", with a projection"
             lines.append(f"  {edge.verb:<8} {what}  ->  {gives}{f', {role}' if role else ''}")
         return "\n".join(lines)
