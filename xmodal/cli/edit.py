@@ -28,6 +28,9 @@ def edit(
     ] = None,
     negative: Annotated[list[str] | None, typer.Option(help="A text to tell it from.")] = None,
     top: Annotated[int, typer.Option(min=1, help="Edit so many of the best selections.")] = 1,
+    threshold: Annotated[
+        float | None, typer.Option(help="Share of the highest relevancy; the run's own if none.")
+    ] = None,
 ) -> None:
     """Keep, delete or recolour what a prompt finds in a run over splats; one edit at a time.
 
@@ -44,6 +47,6 @@ def edit(
     prompt = Prompt(text=text, click=click, box=box, image=image, negatives=negatives)
     request = EditRequest(
         run=run, prompt=prompt, out=out, keep=keep, delete=delete, colour=colour, hue_deg=hue,
-        source=source, top=top,
+        source=source, top=top, threshold=threshold,
     )  # fmt: skip
     print(edit_run(request))

@@ -34,6 +34,7 @@ class EditRequest:
         hue_deg: Degrees that its hues are turned.
         source: Features to ask, as in a query.
         top: So many of the best selections are edited.
+        threshold: Share of the highest relevancy from which splats are selected; the run's if None.
     """
 
     run: Path
@@ -45,6 +46,7 @@ class EditRequest:
     hue_deg: float | None = None
     source: str | None = None
     top: int = 1
+    threshold: float | None = None
 
     def check(self) -> None:
         """Refuse what can be seen to be wrong without the run.
@@ -76,12 +78,31 @@ class EditRequest:
             )
         if self.top < 1:
             raise UsageError("--top", wanted="1 or more", got=str(self.top), fix="leave it out")
+        self._check_threshold()
         if self.out.suffix.lower() not in (".ply", ".splat"):
             raise UsageError(
                 f"--out {self.out}",
                 wanted="a file ending in .ply or .splat",
                 got=self.out.suffix or "no ending",
                 fix=f"--out {self.out.with_suffix('.ply')}",
+            )
+
+    def _check_threshold(self) -> None:
+        if self.threshold is None:
+            return
+        if self.prompt.box is not None:
+            raise UsageError(
+                "--threshold",
+                wanted="a query by text, click or picture, whose relevancy it cuts",
+                got="a query by box",
+                fix="leave --threshold out",
+            )
+        if not 0 < self.threshold <= 1:
+            raise UsageError(
+                "--threshold",
+                wanted="a share above 0 and at most 1 of the highest relevancy",
+                got=str(self.threshold),
+                fix="leave it out for the run's own, or for example --threshold 0.8",
             )
 
 
@@ -98,7 +119,7 @@ def edit_run(request: EditRequest) -> str:
     splats = needed_splats(opened, "xmodal edit")
     _refuse_own_file(opened, request.out)
     names = opened.pick(request.source)
-    found = select(opened, request.prompt, names, top=request.top)
+    found = select(opened, request.prompt, names, top=request.top, threshold=request.threshold)
     if not found:
         raise UsageError(
             f"xmodal edit {request.prompt.label!r}",

@@ -53,7 +53,12 @@ def needed_splats(opened: OpenedRun, what: str) -> Splats:
 
 
 def select(
-    opened: OpenedRun, prompt: Prompt, names: Sequence[str], *, top: int
+    opened: OpenedRun,
+    prompt: Prompt,
+    names: Sequence[str],
+    *,
+    top: int,
+    threshold: float | None = None,
 ) -> list[SplatSelection]:
     """Selections of a run over splats that answer a prompt, best first.
 
@@ -66,12 +71,15 @@ def select(
         prompt: What is asked.
         names: The sources that are asked.
         top: Largest number of selections.
+        threshold: Share of the highest relevancy from which splats are selected; the run's if None.
 
     Raises:
-        UsageError: If it is a run over points, or the prompt does not fit the run.
+        UsageError: If it is a run over points, a number is out of range, or the prompt does not fit
+            the run.
     """
     splats = needed_splats(opened, f"selection of {prompt.label!r}")
-    options = SelectOptions(threshold=opened.spec.query.threshold, top=top)
+    share = opened.spec.query.threshold if threshold is None else threshold
+    options = SelectOptions(threshold=share, top=top)
     if prompt.text is not None and len(names) > 1:
         scores = opened.relevancy("ensemble", [prompt.text], list(prompt.negatives))[:, 0]
         return select_splats(splats, torch.from_numpy(scores), options=options)
