@@ -133,6 +133,18 @@ def test_several_selections_are_edited_together(
     assert len(read_splats(tmp_path / "more.ply")) >= len(read_splats(tmp_path / "one.ply"))
 
 
+def test_several_sources_answer_together(opened: OpenedRun, ball: torch.Tensor) -> None:
+    for prompt in (BALL, click_on_ball(opened, ball)):
+        (alone,) = select(opened, prompt, ["lifted"], top=1)
+        (both,) = select(opened, prompt, ["lifted", "lifted"], top=1)
+        assert torch.equal(alone.ids, both.ids)
+
+
+def test_a_higher_threshold_selects_less(opened: OpenedRun, ball: torch.Tensor) -> None:
+    (strict,) = select(opened, BALL, ["lifted"], top=1, threshold=0.999)
+    assert 0 < len(strict.ids) < len(ball)
+
+
 def test_a_click_selects_what_was_clicked_on(
     opened: OpenedRun, ball: torch.Tensor, tmp_path: Path
 ) -> None:

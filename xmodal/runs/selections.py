@@ -14,7 +14,7 @@ from lifting.cameras import Camera, pixel_rays, project
 from lifting.gaussians.splats import Splats
 from lifting.gaussians.teacher_views import drawing_camera
 from xmodal.errors import UsageError
-from xmodal.query import FoundObject, Scores
+from xmodal.query import FoundObject, Scores, ensemble
 from xmodal.runs.opened import OpenedRun
 from xmodal.runs.prompts import Prompt, frame_index, parse_box, parse_click, picture
 from xmodal.splat_prompts import (
@@ -81,8 +81,9 @@ def select(
     share = opened.spec.query.threshold if threshold is None else threshold
     options = SelectOptions(threshold=share, top=top)
     if prompt.text is not None and len(names) > 1:
-        scores = opened.relevancy("ensemble", [prompt.text], list(prompt.negatives))[:, 0]
-        return select_splats(splats, torch.from_numpy(scores), options=options)
+        against = list(prompt.negatives)
+        parts = [opened.relevancy(name, [prompt.text], against)[:, 0] for name in names]
+        return select_splats(splats, torch.from_numpy(ensemble(parts)), options=options)
     asked = _splat_prompt(opened, prompt)
     answers = [
         query_splats(
