@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from lifting.cameras import Camera
+from lifting.cameras import Camera, pixel_centres
 from lifting.gaussians.closed_form import SplatView
 from lifting.gaussians.splats import Splats
 from lifting.operator import LiftOperator
@@ -23,7 +23,7 @@ from xmodal.edges.lift.held_out import ChosenViews, left_in, left_out, view_name
 from xmodal.errors import DataError, UsageError
 from xmodal.graph import Graph
 from xmodal.runs.evaluate import EvalRequest, eval_run
-from xmodal.runs.evaluate.features import frame_scores, judged_frames
+from xmodal.runs.evaluate.features import drawn_view, frame_scores, judged_frames
 from xmodal.runs.frozen import silent
 from xmodal.runs.lift import LiftRequest, lift_run
 from xmodal.runs.localise import localisation_tables
@@ -31,7 +31,7 @@ from xmodal.runs.opened import open_run
 from xmodal.runs.train import TrainRequest, train_run
 from xmodal.splat_render import SplatRenderer, composited
 from xmodal.store import FeatureInfo, Features, Run
-from xmodal.values import FeatureMap, Image
+from xmodal.values import FeatureMap, Image, Masks
 from xmodal.world import WorldOptions, make_world
 
 pytestmark = pytest.mark.usefixtures("packaged_weights")
@@ -190,6 +190,41 @@ def test_chosen_frames_may_be_held_out_or_not() -> None:
     assert more is not None
     assert (few.frames, few.held_out) == ((0,), True)
     assert (more.frames, more.held_out) == ((0, 2, 4), False)
+
+
+@pytest.mark.parametrize(
+    ("source", "level"),
+    [("lifted", "all"), ("small.parts", "smallest"), ("large.groups", "largest")],
+)
+def test_a_source_is_judged_by_the_masks_that_it_learnt_from(source: str, level: str) -> None:
+    file = Path(__file__).parents[2] / "configs/graphs/langsplat.yaml"
+    judged = judged_frames(Graph.from_yaml(file.read_text()), source, NAMES)
+    assert judged is not None
+    assert (judged.level, judged.held_out) == (level, False)
+
+
+def test_masks_of_a_level_are_drawn() -> None:
+    # The left half is a mask by itself and, with the right half, a part of a larger one.
+    left = pixel_centres(CAMERA.hw)[:, 0] < CAMERA.hw[1] / 2
+    pixels = torch.arange(len(left))
+    said = Masks(
+        rows=torch.eye(2),
+        valid=torch.ones(2, dtype=torch.bool),
+        weight=torch.ones(2),
+        membership=LiftOperator.from_coo(
+            torch.cat((pixels[left], pixels)),
+            torch.cat((pixels[left] * 0, pixels * 0 + 1)),
+            torch.ones(int(left.sum()) + len(left)),
+            shape=(len(left), 2),
+        ),
+        grid_hw=CAMERA.hw,
+        camera=CAMERA,
+        name="a",
+    )
+    smallest, largest = (drawn_view(two(), said, 40, level) for level in ("smallest", "largest"))
+    assert [v.taps.to_dense().sum(0).tolist() for v in (smallest, largest) if v.taps] == [
+        [400.0, 400.0], [0.0, 800.0],
+    ]  # fmt: skip
 
 
 def test_a_field_that_speaks_no_language_is_not_judged() -> None:
