@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from xmodal.edges.distill.settings import PointsLoss, probabilities
+from xmodal.edges.distill.settings import Loss, PointsLoss, probabilities
 from xmodal.loss_checks import check_temperature
 
 if TYPE_CHECKING:
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kl(PointsLoss):
-    """Kullback-Leibler divergence from the teacher's probabilities to the student's.
+class Divergence(Loss):
+    """Settings of losses between probabilities; see also `Loss`.
 
     With `project` the edge has a soft-max of its own, so that students of every space can learn
     from labels or class probabilities; the layer sees logarithms where the student gives
@@ -26,7 +26,6 @@ class Kl(PointsLoss):
         temperature: Both sides are softened to `p^(1/T)`. Below 1 the teacher's peaks count more.
     """
 
-    op: Literal["kl"] = "kl"
     temperature: float = 1.0
 
     teacher_spaces: ClassVar[tuple[str, ...]] = ("simplex",)
@@ -44,6 +43,16 @@ class Kl(PointsLoss):
     ) -> nn.Module | None:
         """The projection, or None for `project: none`; `space` is that of the student's rows."""
         return self._head(channels, teacher_channels, log=space == "simplex")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kl(Divergence, PointsLoss):
+    """Kullback-Leibler divergence from the teacher's probabilities to the student's.
+
+    Settings are those of `Divergence` and `PointsLoss`.
+    """
+
+    op: Literal["kl"] = "kl"
 
     def _loss(self, pair: Pair, net: nn.Module | None) -> Tensor:
         from xmodal import losses
