@@ -262,7 +262,9 @@ def _fidelity(figures: Figures) -> list[str]:
 
 
 def _coded(figures: Figures) -> list[str]:
-    if "agreement_int8" not in figures:
+    if figures["name"] == "splat_codes":
+        return [_components(figures)]
+    if figures["name"] != "query":
         return []
     equal, equal_int8 = (100 * float(figures[f"agreement{c}"]) for c in ("", "_int8"))
     return [
@@ -271,6 +273,17 @@ def _coded(figures: Figures) -> list[str]:
         f"{float(figures['ratio_int8']):.3g} times faster than float32 and in "
         f"{100 * float(figures['bytes_int8']):.0f} % of the bytes of half precision."
     ]
+
+
+def _components(figures: Figures) -> str:
+    """What the codecs of a scene's rows cost, next to each other."""
+    told = [
+        f"{label} {float(figures[f'bytes_row{suffix}']):.0f} bytes a row, mean cosine error "
+        f"{float(figures[f'cosine_error{suffix}']):.1e}, best prompt of "
+        f"{100 * float(figures[f'agreement{suffix}']):.1f} % of rows kept"
+        for label, suffix in (("components", ""), ("pq64", "_pq64"), ("int8", "_int8"))
+    ]
+    return f"Rows of a made-up scene, asked as they are stored: {'; '.join(told)}."
 
 
 def _growth(figures: Figures) -> list[str]:
