@@ -18,69 +18,139 @@ _COLUMNS = 64
 
 
 @jit
-def _by_column(
-    crow: NDArray[np.int64],
-    col: NDArray[np.int64],
-    weight: NDArray[Any],
-    begins: NDArray[np.int64],
-    rows: NDArray[np.int32],
-    weights: NDArray[Any],
-) -> None:
-    """The transpose of a CSR matrix by counting; `begins` has two elements more than columns."""
-    begins[:] = 0
-    for p in range(len(col)):
-        begins[col[p] + 2] += 1
-    for k in range(2, len(begins)):
-        begins[k] += begins[k - 1]
+def _pixel_groups(
+    crow: NDArray[np.int64], col: NDArray[np.int32], num_sources: int
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Pixels in an order in which those that read the same rows of a map follow each other.
+
+    Args:
+        crow: Pointers of the taps; a pixel without taps is left out.
+        col: Columns of the taps.
+        num_sources: Number of columns.
+
+    Returns:
+        Pixels, and where each group of them begins, closed by their number.
+    """
+    first = np.zeros(num_sources + 1, np.int64)
     for i in range(len(crow) - 1):
-        for p in range(crow[i], crow[i + 1]):
-            place = begins[col[p] + 1]
-            begins[col[p] + 1] = place + 1
-            rows[place] = i
-            weights[place] = weight[p]
+        if crow[i + 1] > crow[i]:
+            first[col[crow[i]] + 1] += 1
+    for k in range(num_sources):
+        first[k + 1] += first[k]
+    order = np.empty(first[num_sources], np.int32)
+    for i in range(len(crow) - 1):
+        if crow[i + 1] > crow[i]:
+            order[first[col[crow[i]]]] = i
+            first[col[crow[i]]] += 1
+    begins = np.empty(len(order) + 1, np.int32)
+    count = 0
+    for k in range(len(order)):
+        i, before = order[k], order[k - 1]
+        size = crow[i + 1] - crow[i]
+        same = k > 0 and size == crow[before + 1] - crow[before]
+        for q in range(size):
+            same = same and col[crow[i] + q] == col[crow[before] + q]
+        if not same:
+            begins[count] = k
+            count += 1
+    begins[count] = len(order)
+    return order, begins[: count + 1]
 
 
 @jit
-def _compose(
-    begins: NDArray[np.int64],
-    rows: NDArray[np.int32],
-    weights: NDArray[Any],
+def _group_sums(
+    pattern: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[Any]],
+    taps: tuple[NDArray[np.int64], NDArray[np.int32], NDArray[Any]],
+    groups: tuple[NDArray[np.int32], NDArray[np.int32]],
+    widest: int,
+    num_splats: int,
+) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[Any]]:
+    """What each splat gives to the taps of each group of pixels.
+
+    A splat covers several pixels that read the same rows: their sums are made side by side in one
+    short vector, and only those are sorted by splat and merged.
+
+    Returns:
+        Splat, first pixel of the group, and sums over its taps, of every pair that meets.
+    """
+    crow, col, weight = pattern
+    tap_crow, _, tap_weight = taps
+    order, begins = groups
+    sums = np.zeros((num_splats, widest), weight.dtype)
+    seen = np.full(num_splats, -1, np.int32)
+    touched = np.empty(num_splats, np.int32)
+    # A pair has at least one entry; room that is not used costs nothing.
+    splat, pixel = np.empty(len(col), np.int32), np.empty(len(col), np.int32)
+    values = np.empty((len(col), widest), weight.dtype)
+    used = 0
+    for g in range(len(begins) - 1):
+        count = 0
+        for k in range(begins[g], begins[g + 1]):
+            i = order[k]
+            start, size = tap_crow[i], tap_crow[i + 1] - tap_crow[i]
+            for p in range(crow[i], crow[i + 1]):
+                j, w = col[p], weight[p]
+                if seen[j] != g:
+                    seen[j] = g
+                    touched[count] = j
+                    count += 1
+                for q in range(size):
+                    sums[j, q] += w * tap_weight[start + q]
+        for k in range(count):
+            j = touched[k]
+            splat[used], pixel[used] = j, order[begins[g]]
+            for q in range(widest):
+                values[used, q] = sums[j, q]
+                sums[j, q] = 0
+            used += 1
+    return splat[:used], pixel[:used], values[:used]
+
+
+@jit
+def _merge(
+    pairs: tuple[NDArray[np.int32], NDArray[np.int32], NDArray[Any]],
     taps: tuple[NDArray[np.int64], NDArray[np.int32], NDArray[Any]],
     num_sources: int,
     crow: NDArray[np.int64],
 ) -> tuple[NDArray[np.int64], NDArray[Any]]:
-    """Columns and weights of the product; writes its pointers to `crow`."""
-    tap_crow, tap_col, tap_weight = taps
-    size = len(rows) + num_sources
-    col, out = np.empty(size, np.int64), np.empty(size, weights.dtype)
-    total = np.zeros(num_sources, weights.dtype)
+    """Columns and weights of the product, splat by splat; writes its pointers to `crow`."""
+    splat, pixel, values = pairs
+    tap_crow, tap_col, _ = taps
+    begins = np.zeros(len(crow) + 1, np.int64)
+    for k in range(len(splat)):
+        begins[splat[k] + 2] += 1
+    for j in range(2, len(begins)):
+        begins[j] += begins[j - 1]
+    order = np.empty(len(splat), np.int32)
+    for k in range(len(splat)):
+        order[begins[splat[k] + 1]] = k
+        begins[splat[k] + 1] += 1
+    size = values.size + 1
+    col, out = np.empty(size, np.int64), np.empty(size, values.dtype)
+    total = np.zeros(num_sources, values.dtype)
     last = np.full(num_sources, -1, np.int64)
     touched = np.empty(num_sources + 1, np.int32)
     used = 0
     crow[0] = 0
-    for s in range(len(crow) - 1):
+    for j in range(len(crow) - 1):
         count = 0
-        for p in range(begins[s], begins[s + 1]):
-            w, i = weights[p], rows[p]
-            for q in range(tap_crow[i], tap_crow[i + 1]):
-                c = tap_col[q]
-                total[c] += w * tap_weight[q]
+        for k in range(begins[j], begins[j + 1]):
+            pair = order[k]
+            start = tap_crow[pixel[pair]]
+            for q in range(tap_crow[pixel[pair] + 1] - start):
+                c = tap_col[start + q]
+                total[c] += values[pair, q]
                 # Without a branch, which would be guessed wrong for every other splat.
                 touched[count] = c
-                count += last[c] != s
-                last[c] = s
-        if used + count > len(col):
-            size = 2 * (used + count)
-            more_col, more_out = np.empty(size, np.int64), np.empty(size, weights.dtype)
-            more_col[:used], more_out[:used] = col[:used], out[:used]
-            col, out = more_col, more_out
+                count += last[c] != j
+                last[c] = j
         for k in range(count):
             c = touched[k]
             if total[c] != 0:
                 col[used], out[used] = c, total[c]
                 used += 1
             total[c] = 0
-        crow[s + 1] = used
+        crow[j + 1] = used
     return col[:used].copy(), out[:used].copy()
 
 
@@ -134,14 +204,14 @@ def compose_transposed(
     """
     num_targets, num_sources = shape
     crow, col, weight = (_array(x) for x in weights)
-    begins = np.empty(num_targets + 2, np.int64)
-    rows, values = np.empty(len(col), np.int32), np.empty_like(weight)
-    _by_column(crow, col, weight, begins, rows, values)
-    pointers = np.empty(num_targets + 1, np.int64)
     tap_crow, tap_col, tap_weight = (_array(x) for x in taps)
     # Half the bytes: taps of all pixels then fit into the cache.
     same_kind = (tap_crow, tap_col.astype(np.int32), tap_weight.astype(weight.dtype, copy=False))
-    columns, products = _compose(begins, rows, values, same_kind, num_sources, pointers)
+    groups = _pixel_groups(tap_crow, same_kind[1], num_sources)
+    widest = int(np.diff(tap_crow).max(initial=1))
+    pairs = _group_sums((crow, col, weight), same_kind, groups, widest, num_targets)
+    pointers = np.empty(num_targets + 1, np.int64)
+    columns, products = _merge(pairs, same_kind, num_sources, pointers)
     return torch.from_numpy(pointers), torch.from_numpy(columns), torch.from_numpy(products)
 
 
