@@ -52,6 +52,8 @@ __all__ = [
 _LINK_SPACINGS = 2.5
 # Groups that stop less light than this many opaque splats are strays beside a heavier one.
 _LEAST_MASS = 2.5
+# Relevancy is float32 in [0, 1]: equal rows of a scene that is mostly one thing must stay equal.
+_ROUNDING = 1e-6
 # Of a box prompt: most of what a splat shows must lie inside.
 _MOST = 0.5
 
@@ -309,7 +311,7 @@ def _level(splats: Splats, scores: Scores, options: SelectOptions, *, from_media
     if not len(known) or known.max() <= 0:
         return float("inf")
     least = float(np.median(known)) if from_median else 0.0
-    return least + options.threshold * (float(known.max()) - least)
+    return least + options.threshold * (float(known.max()) - least) - _ROUNDING
 
 
 def _groups(

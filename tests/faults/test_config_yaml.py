@@ -85,10 +85,10 @@ def test_it_ends_the_reading_of_a_graph(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", FATAL)
 def test_what_is_no_yaml_names_the_line(name: str) -> None:
     text, line, got = FATAL[name]
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(ConfigReportError) as caught:
         parse_yaml(text, "f.yaml")
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 1
     problem = caught.value.problems[0]
     assert (problem.line, caught.value.exit_code) == (line, 4)
     assert got in problem.got
@@ -105,9 +105,9 @@ def test_several_mistakes_of_the_reader_and_the_graph_are_one_report(tmp_path: P
 def test_a_billion_laughs_are_refused_at_once() -> None:
     levels = ["a0: &a0 [lol]"]
     levels += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 30)]
-    began = time.perf_counter()
+    began = time.process_time()
     document = parse_yaml("\n".join(levels), "f.yaml")
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 1
     assert len(document.problems) >= 30
 
 
@@ -115,10 +115,10 @@ def test_a_large_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
     file = tmp_path / "large.yaml"
     file.write_bytes(b"a: [" + b"1, " * (10 << 20) + b"]")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(ConfigError) as caught:
         read_yaml(file)
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 1
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 20_000  # kB
     assert caught.value.exit_code == 4
     assert str(MAX_BYTES) in caught.value.wanted
