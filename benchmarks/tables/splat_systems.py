@@ -22,6 +22,8 @@ SYSTEMS: Mapping[str, tuple[tuple[str, ...], str]] = {
     "langsplat": (("lifted", "small.parts", "middle.things", "large.groups"), "xmask3d"),
     "gaussiangrasper": (("field.pixels",), "xmask3d"),
 }
+# The two protocols: relevancy of splats is drawn, or rows are drawn and then asked.
+_PROTOCOLS = {"": "3D", ", rendered": "2D"}
 
 
 def make(work: Path, workers: int) -> ResultRecord:
@@ -35,14 +37,17 @@ def make(work: Path, workers: int) -> ResultRecord:
         found = results[f"systems_kitchen/{name}"]["hits"]
         for arm in ("single view", "lifted"):
             shown = f"{arm}, {'masks' if name == 'xmask3d' else 'dense'}"
-            rows.append(["points", shown, *compared(found[arm], found["lifted"]), "-", "-"])
+            cells = compared(found[arm], found["lifted"])
+            rows.append(["points", shown, "-" if arm == "single view" else "3D", *cells, "-", "-"])
     for name, (arms, points_name) in SYSTEMS.items():
         found, plain = results[f"systems_kitchen/{name}"], results[f"systems_kitchen/{points_name}"]
         for arm in arms:
-            cells = compared(found["hits"][arm], plain["hits"]["lifted"])
-            rows.append([name, arm, *cells, *_seconds(found["run"])])
+            for ending, protocol in _PROTOCOLS.items():
+                cells = compared(found["hits"][arm + ending], plain["hits"]["lifted"])
+                rows.append([name, arm, protocol, *cells, *_seconds(found["run"])])
     columns = (
-        "system", "arm", "hits", "strict hits", "strict - points (95 %)", "s to lift", "s to learn",
+        "system", "arm", "protocol", "hits", "strict hits", "strict - points (95 %)",
+        "s to lift", "s to learn",
     )  # fmt: skip
     first = results["systems_kitchen/backprojection"]
     return record(
@@ -55,7 +60,8 @@ def make(work: Path, workers: int) -> ResultRecord:
             "The difference is to plain lifting of the same teacher to points, which averages over "
             "visible points with depth maps; splats hide each other by themselves. Splats are the "
             "points of the room as flat discs, without any fit. `s to lift` is geometry, lift and, "
-            "for fields, the sets of all patches; teacher maps come from the cache."
+            "for fields, the sets of all patches; teacher maps come from the cache. Protocols: 3D "
+            "draws the relevancy of every splat, 2D draws rows and asks each pixel."
         ],
     )
 
