@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from xmodal.cli import app
 from xmodal.config.runfile import load_run
 from xmodal.errors import DataError, UsageError
 from xmodal.ply import read_points
@@ -147,6 +149,24 @@ def test_a_field_is_taught_through_its_views(trained: Run) -> None:
     assert "field.seen" in trained.sources()
     rows = opened.features("field.seen")
     assert rows.info.channels == 384
+
+
+def test_a_head_is_asked_by_its_name(trained: Run, tmp_path: Path) -> None:
+    png = tmp_path / "head.png"
+    arguments = ["query", str(trained.path), "a soccer ball", "--source", "field.seen"]
+    done = CliRunner().invoke(app, [*arguments, "--png", str(png)])
+    assert done.exit_code == 0, done.output
+    assert "field.seen" in done.output
+    assert png.is_file()
+    assert "splats" in export_ply(trained.path, tmp_path / "head.ply", "field.seen")
+
+
+@pytest.mark.parametrize("source", ["seen", "nothing", "../lifted"])
+def test_what_has_no_row_for_each_splat_is_no_source(
+    trained: Run, tmp_path: Path, source: str
+) -> None:
+    with pytest.raises(UsageError, match=r"this run has: lifted, field\.seen"):
+        export_ply(trained.path, tmp_path / "out.ply", source)
 
 
 def test_a_field_of_several_scenes_is_refused(world: Path, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -23,8 +23,8 @@ def edit(
     box: Annotated[str | None, typer.Option(help="FRAME,U0,V0,U1,V1: what is in it.")] = None,
     image: Annotated[Path | None, typer.Option(help="What this picture shows.")] = None,
     source: Annotated[
-        Literal["lifted", "student", "ensemble"] | None,
-        typer.Option(help="Features to ask; the student when there is one."),
+        str | None,
+        typer.Option(help="lifted, student, ensemble, a head (student.maps); the student if none."),
     ] = None,
     negative: Annotated[list[str] | None, typer.Option(help="A text to tell it from.")] = None,
     top: Annotated[int, typer.Option(min=1, help="Edit so many of the best selections.")] = 1,

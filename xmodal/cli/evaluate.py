@@ -7,57 +7,64 @@ from typing import Annotated, Literal
 
 import typer
 
+Run = Annotated[
+    Path, typer.Argument(help="RUN folder; or a labelled scene beside --scores and the like.")
+]
+Data = Annotated[
+    Path | None,
+    typer.Option(help="Labelled scene or folder of scenes, seen or not; the run's own if none."),
+]
+Task = Annotated[
+    Literal["segmentation", "localisation", "retrieval", "clusters", "views", "features"] | None,
+    typer.Option(help="What to measure; segmentation and localisation where labelled if none."),
+]
+Split = Annotated[
+    Literal["train", "val", "test", "all"] | None,
+    typer.Option(help="Scenes of a run over several; those held out if none."),
+]
+Protocol = Annotated[
+    Literal["3d", "2d", "both"],
+    typer.Option(help="Judge points (3d), labelled frames they are rendered into (2d), both."),
+]
+Names = Annotated[
+    str | None, typer.Option(help="Classes to tell apart, a,b,c; the scene's objects if none.")
+]
+Base = Annotated[
+    str | None, typer.Option(help="Classes seen in training: adds base, novel, harmonic IoU.")
+]
+GivenScores = Annotated[
+    Path | None, typer.Option(help="Another system: scores [N, classes] (.npy, or a folder).")
+]
+GivenLabels = Annotated[
+    Path | None, typer.Option(help="Another system: class ids [N] as in labels.npy, -1 for none.")
+]
+GivenFeatures = Annotated[
+    Path | None, typer.Option(help="Another system: features [N, C], with --text-vectors.")
+]
+TextVectors = Annotated[
+    Path | None, typer.Option(help="Vectors [classes, C] in the space of --features.")
+]
+Every = Annotated[
+    int | None,
+    typer.Option(help="--task features: every so-manyth frame; those held out, or all, if none."),
+]
+Out = Annotated[Path | None, typer.Option(help="Folder of the tables; RUN if none.")]
+
 
 def eval_(
-    run: Annotated[
-        Path, typer.Argument(help="RUN folder; or a labelled scene beside --scores and the like.")
-    ],
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            help="Labelled scene or folder of scenes, seen or not; the run's own if none."
-        ),
-    ] = None,
-    task: Annotated[
-        Literal["segmentation", "localisation", "retrieval", "clusters", "views", "features"]
-        | None,
-        typer.Option(help="What to measure; segmentation and localisation where labelled if none."),
-    ] = None,
-    split: Annotated[
-        Literal["train", "val", "test", "all"] | None,
-        typer.Option(help="Scenes of a run over several; those held out if none."),
-    ] = None,
-    protocol: Annotated[
-        Literal["3d", "2d", "both"],
-        typer.Option(help="Judge points (3d), labelled frames they are rendered into (2d), both."),
-    ] = "3d",
-    names: Annotated[
-        str | None, typer.Option(help="Classes to tell apart, a,b,c; the scene's objects if none.")
-    ] = None,
-    base: Annotated[
-        str | None,
-        typer.Option(help="Classes seen in training: adds base, novel, harmonic IoU."),
-    ] = None,
-    scores: Annotated[
-        Path | None, typer.Option(help="Another system: scores [N, classes] (.npy, or a folder).")
-    ] = None,
-    labels: Annotated[
-        Path | None,
-        typer.Option(help="Another system: class ids [N] as in labels.npy, -1 for none."),
-    ] = None,
-    features: Annotated[
-        Path | None, typer.Option(help="Another system: features [N, C], with --text-vectors.")
-    ] = None,
-    text_vectors: Annotated[
-        Path | None, typer.Option(help="Vectors [classes, C] in the space of --features.")
-    ] = None,
-    every: Annotated[
-        int | None,
-        typer.Option(
-            help="--task features: every so-manyth frame; those held out, or all, if none."
-        ),
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the tables; RUN if none.")] = None,
+    run: Run,
+    data: Data = None,
+    task: Task = None,
+    split: Split = None,
+    protocol: Protocol = "3d",
+    names: Names = None,
+    base: Base = None,
+    scores: GivenScores = None,
+    labels: GivenLabels = None,
+    features: GivenFeatures = None,
+    text_vectors: TextVectors = None,
+    every: Every = None,
+    out: Out = None,
 ) -> None:
     """Measure a run against labels, or another system's output on the same points.
 

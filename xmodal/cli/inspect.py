@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -69,7 +69,7 @@ def export(
     run: Annotated[Path, typer.Argument(help="RUN folder.")],
     out: Annotated[Path, typer.Option(help="File to write: .ply, or .splat of a run over splats.")],
     source: Annotated[
-        Literal["lifted", "student"], typer.Option(help="Features whose colours are shown.")
+        str, typer.Option(help="Features whose colours are shown: lifted, student, or a head.")
     ] = "lifted",
 ) -> None:
     """Write a run's cloud with its features as colours (three principal components).

@@ -29,7 +29,7 @@ def lift(
     ] = None,
     splats: Annotated[int | None, typer.Option(help="Splats to start a fit from.")] = None,
     steps: Annotated[int | None, typer.Option(help="Pictures that a fit of splats shows.")] = None,
-    seed: Annotated[int, typer.Option(help="Of a fit of splats.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of a fit of splats, and of training.")] = 0,
 ) -> None:
     """Lift a teacher's 2D features into 3D, without training.
 

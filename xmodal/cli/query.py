@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -17,8 +17,8 @@ def query(
     ] = None,
     image: Annotated[Path | None, typer.Option(help="Look for what this picture shows.")] = None,
     source: Annotated[
-        Literal["lifted", "student", "ensemble"] | None,
-        typer.Option(help="Features to ask; the student when there is one."),
+        str | None,
+        typer.Option(help="lifted, student, ensemble, a head (student.maps); the student if none."),
     ] = None,
     negative: Annotated[list[str] | None, typer.Option(help="A text to tell it from.")] = None,
     top: Annotated[int, typer.Option(min=1, help="Largest number of objects.")] = 10,

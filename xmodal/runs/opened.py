@@ -103,7 +103,7 @@ class OpenedRun:
         Raises:
             UsageError: If the run does not have it.
         """
-        have = self.run.sources()
+        have = [n for n in self.run.sources() if self.run.info(n).kind == "points"]
         if source == "ensemble":
             wanted = ["lifted", "student"]
         else:
@@ -114,9 +114,7 @@ class OpenedRun:
                 f"--source {source}" if source else str(self.run.path),
                 wanted=f"a run with features of: {', '.join(wanted)}",
                 got=f"this run has: {', '.join(have) or 'none'}",
-                fix=f"xmodal train {self.run.runfile} --out {self.run.path}"
-                if "student" in missing
-                else "lift the scene first",
+                fix=_missing_source(self.run, missing, have),
             )
         return wanted
 
@@ -130,6 +128,13 @@ class OpenedRun:
                 for name in self.pick(source)
             ]
         )
+
+
+def _missing_source(run: Run, missing: list[str], have: list[str]) -> str:
+    """What to do about features that a run does not have."""
+    if "student" in missing:
+        return f"xmodal train {run.runfile} --out {run.path}"
+    return f"name one of these with --source: {', '.join(have)}" if have else "lift the scene first"
 
 
 def open_run(path: Path) -> OpenedRun:
