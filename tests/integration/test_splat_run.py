@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from xmodal.atomic import sha256_file
 from xmodal.cli import app
 from xmodal.config.runfile import load_run
 from xmodal.errors import DataError, UsageError
@@ -19,7 +21,7 @@ from xmodal.runs.frozen import silent
 from xmodal.runs.lift import LiftRequest, lift_run
 from xmodal.runs.opened import open_run
 from xmodal.runs.query import Prompt, QueryOutputs, query_run
-from xmodal.runs.train import TrainRequest, train_run
+from xmodal.runs.train import TrainRequest, apply_run, train_run
 from xmodal.splat_files import read_splats
 from xmodal.store import Run
 from xmodal.world import WorldOptions, make_world
@@ -167,6 +169,30 @@ def test_what_has_no_row_for_each_splat_is_no_source(
 ) -> None:
     with pytest.raises(UsageError, match=r"this run has: lifted, field\.seen"):
         export_ply(trained.path, tmp_path / "out.ply", source)
+
+
+def test_a_field_knows_no_other_scene(trained: Run, world: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    make_world(
+        other, WorldOptions(seed=4, objects=("banana",), num_views=3, hw=(96, 128), spacing_m=0.05)
+    )
+    with pytest.raises(UsageError, match="each row belongs to a splat"):
+        apply_run(
+            trained.path, other, tmp_path / "out", voxel_m=0.02, overwrite=False, report=silent
+        )
+    with pytest.raises(UsageError, match="each row belongs to a splat"):
+        eval_run(EvalRequest(run=trained.path, data=other, out=tmp_path))
+    # Its own scene is known by its frames, wherever it is named from.
+    assert "IoU" in eval_run(EvalRequest(run=trained.path, data=world, out=tmp_path))
+
+
+def test_rows_belong_to_their_splats_to_the_bit(lifted: Run, world: Path, tmp_path: Path) -> None:
+    told = json.loads((lifted.path / "features" / "lifted" / "store.json").read_text())
+    assert told["made_from"]["splats"] == sha256_file(lifted.gaussians)
+    request = LiftRequest(source=world, out=tmp_path, teacher="imagenet_dense", to="gaussians")
+    same = lift_run(replace(request, store=lifted.path), silent).run
+    rows = "features/lifted/rows.npy"
+    assert (same.path / rows).samefile(lifted.path / rows)
 
 
 def test_a_field_of_several_scenes_is_refused(world: Path, tmp_path: Path) -> None:

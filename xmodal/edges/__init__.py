@@ -29,6 +29,7 @@ What the graph looks for on an op, beside `__call__`:
 - `gives_rows = False` (class variable) where the points that an op gives carry no features.
 - `gives -> str` where the settings decide which of the kinds of the return hint it is.
 - `teacher_spaces -> tuple[str, ...]` on a `distill` op: the spaces of teacher rows it takes.
+- `one_scene = True` (class variable) on a student whose weights belong to one scene.
 - `any_width = True` on a `distill` op that compares nothing across widths, and needs no projection.
 
 A source of an edge goes to the first free port that takes its kind, so `maps, depth, cloud` and

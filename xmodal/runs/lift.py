@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from xmodal.atomic import remove_leftovers, write_text
+from xmodal.atomic import remove_leftovers, sha256_file, write_text
 from xmodal.config.run_parts import Data
 from xmodal.config.runfile import RunFile, load_run
 from xmodal.datasets import Scene, open_scene
@@ -187,7 +187,10 @@ def _lift_scene(spec: RunFile, scene: Scene, request: LiftRequest, report: Repor
     cache = teacher_cache(request.cache, request.disk_budget)
     lifting = _with_geometry(Lifting(spec.graph, scene, None, teachers, cache, report), run)
     log.write("geometry", frames=len(scene.images), seconds=round(log.elapsed_s, 1))
-    of_node = {name: made_from(spec.graph, scene, teachers, name) for name in wanted}
+    of_node = {
+        name: made_from(spec.graph, scene, teachers, name) | _geometry(lifting, run)
+        for name in wanted
+    }
     prints = {name: fingerprint_of(**parts) for name, parts in of_node.items()}
     missing = [name for name in wanted if not adopt(request.store, run, name, prints[name])]
     for name, value in lifting.nodes(missing, scratch=run.path).items():
@@ -235,6 +238,15 @@ def _with_geometry(lifting: Lifting, run: Run) -> Lifting:
     splats = as_gaussians(read_splats(run.gaussians))
     write_points(run.points, centres(splats))
     return replace(lifting, given={node: splats})
+
+
+def _geometry(lifting: Lifting, run: Run) -> dict[str, str]:
+    """What rows belong to beside graph and frames: splats that were fitted, to the bit.
+
+    Two fits with the same settings may differ, on machines with other arithmetic for instance; rows
+    of the one would be wrong on the other without a word.
+    """
+    return {"splats": sha256_file(run.gaussians)} if lifting.given else {}
 
 
 def _spec(request: LiftRequest) -> RunFile:

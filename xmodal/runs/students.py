@@ -13,7 +13,7 @@ import torch
 from detectors.spaces import to_space
 from xmodal.config.runfile import RunFile, load_run
 from xmodal.edges.distill.head import Head
-from xmodal.errors import CheckpointError, DataError
+from xmodal.errors import CheckpointError, DataError, UsageError
 from xmodal.graph.parts import projects
 from xmodal.runs.frozen import feature_arrays
 from xmodal.runs.scenes import home_of
@@ -126,6 +126,26 @@ def load_learners(run: Run, spec: RunFile) -> Learners:
         if edge.net is not None:
             fit_state(edge.net, checkpoint, f"{edge.teacher}->{edge.student}:{index}")
     return learners
+
+
+def refuse_bound(spec: RunFile, where: str) -> None:
+    """Refuse to show another scene to students whose weights belong to that of their training.
+
+    Args:
+        spec: The run file.
+        where: The other scene.
+
+    Raises:
+        UsageError: If the run has such a student.
+    """
+    bound = [n for n, e in spec.graph.students().items() if getattr(e.op, "one_scene", False)]
+    if bound:
+        raise UsageError(
+            where,
+            wanted=f"the scene that {', '.join(bound)} was trained on: each row belongs to a splat",
+            got="another scene",
+            fix="lift and train this scene by itself",
+        )
 
 
 def start_from(learners: Learners, path: Path) -> Learners:

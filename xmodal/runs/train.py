@@ -25,6 +25,7 @@ from xmodal.runs.students import (
     Learners,
     build_learners,
     load_learners,
+    refuse_bound,
     start_from,
     write_answers,
 )
@@ -220,6 +221,7 @@ def apply_run(
     run = Run(path)
     manifest = run.manifest()
     spec = load_run(run.runfile)
+    refuse_bound(spec, str(source))
     learners = load_learners(run, spec)
     with report("fuse points") as progress:
         cloud = _new_points(source, voxel_m, progress)

@@ -24,6 +24,9 @@ class SplatFieldOp:
 
     op: Literal["splat_field"] = "splat_field"
 
+    # Its rows are those of certain splats: no other scene can be shown to it.
+    one_scene = True
+
     def build(
         self,
         *,

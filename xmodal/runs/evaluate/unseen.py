@@ -16,7 +16,7 @@ from xmodal.ply import write_points
 from xmodal.runs.frozen import Reporter
 from xmodal.runs.lift import LiftRequest, lift_spec
 from xmodal.runs.scenes import home_of, scene_runs
-from xmodal.runs.students import load_learners, write_answers
+from xmodal.runs.students import load_learners, refuse_bound, write_answers
 from xmodal.store import Run, create_run, fingerprint_of
 from xmodal.teachers.teacher import FrameFiles
 from xmodal.train.checkpoint import checkpoints
@@ -44,6 +44,7 @@ def run_on(
     """
     known = checkpoints(home_of(trained).checkpoints)
     root = source if isinstance(source, Path) else source.root
+    refuse_bound(spec, str(root))
     part = spec.of_scene(root.resolve())
     if isinstance(source, Scene):
         part = replace(part, graph=_moved_files(spec, source))
