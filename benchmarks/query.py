@@ -32,7 +32,7 @@ def build(*, num_rows: int, channels: int, num_prompts: int, compare: bool = Tru
     prompts = functional.normalize(torch.randn(num_prompts, channels, generator=generator), dim=1)
     rows = torch.randn(num_rows, channels, generator=generator)
     rows /= rows.norm(dim=1, keepdim=True)
-    brain = _in_memory("bf16", rows)
+    brain = in_memory("bf16", rows)
 
     def peer() -> Tensor:
         return (rows @ prompts.T).argmax(dim=1)
@@ -47,7 +47,7 @@ def build(*, num_rows: int, channels: int, num_prompts: int, compare: bool = Tru
     def extra() -> dict[str, Number]:
         found: dict[str, Number] = {"agreement": agreement(brain)}
         for codec in ("int8", "pq64"):
-            stored = _in_memory(codec, rows)
+            stored = in_memory(codec, rows)
             ours_s, peer_s = interleave(lambda s=stored: best_vectors(s, prompts), peer)
             found[f"ratio_{codec}"] = peer_s / ours_s
             found[f"agreement_{codec}"] = agreement(stored)
@@ -62,7 +62,7 @@ def build(*, num_rows: int, channels: int, num_prompts: int, compare: bool = Tru
     )
 
 
-def _in_memory(codec: Codec, rows: Tensor) -> StoredRows:
+def in_memory(codec: Codec, rows: Tensor) -> StoredRows:
     """Rows as a store of this codec holds them, read from its files into memory."""
     kind = CODECS[codec]
     with tempfile.TemporaryDirectory() as name:

@@ -12,19 +12,16 @@ same rows in those codecs, each against decoding it.
 
 from __future__ import annotations
 
-import tempfile
 from functools import cache
-from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.harness import Benchmark, Case, Number, interleave, main
+from benchmarks.query import in_memory
 from xmodal.query import best_vectors
-from xmodal.store.codecs import CODECS
-from xmodal.store.rows import Codec, StoredRows, cosine_errors
+from xmodal.store.rows import StoredRows, cosine_errors
 
 _THINGS = 100
 
@@ -35,7 +32,7 @@ def build(*, num_rows: int, channels: int, num_prompts: int, compare: bool = Tru
     things = functional.normalize(torch.randn(_THINGS, channels, generator=generator), dim=1)
     rows = _scene(things, num_rows, generator)
     prompts = things[:num_prompts]
-    coded = _in_memory("components", rows)
+    coded = in_memory("components", rows)
 
     @cache
     def wanted() -> Tensor:
@@ -52,7 +49,7 @@ def build(*, num_rows: int, channels: int, num_prompts: int, compare: bool = Tru
     def extra() -> dict[str, Number]:
         found = figures(coded)
         for codec in ("pq64", "int8"):
-            stored = _in_memory(codec, rows)
+            stored = in_memory(codec, rows)
             ours_s, peer_s = interleave(
                 lambda s=stored: best_vectors(s, prompts), lambda s=stored: _decoded(s, prompts)
             )
@@ -88,16 +85,6 @@ def _shared(stored: StoredRows) -> int:
     """Bytes that all rows have in common."""
     channels = stored.shape[1]
     return {"components": 2 * 256 * channels, "pq64": 4 * 256 * channels}.get(stored.codec, 0)
-
-
-def _in_memory(codec: Codec, rows: Tensor) -> StoredRows:
-    """Rows as a store of this codec holds them, read from its files into memory."""
-    kind = CODECS[codec]
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        kind.write(folder, rows.numpy())
-        arrays = {file: np.load(folder / f"{file}.npy") for file in kind.files}
-    return kind((rows.shape[0], rows.shape[1]), arrays)
 
 
 BENCHMARK = Benchmark(
