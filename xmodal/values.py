@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from lifting.cameras import Camera
@@ -114,7 +114,7 @@ class PointSets:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Labels:
-    """Class of every point of a cloud: an index into `classes`, -1 where unknown."""
+    """Class of every point of a cloud, or recording: an index into `classes`, -1 if unknown."""
 
     ids: Int[Tensor, " N"]
     classes: tuple[str, ...]
@@ -188,6 +188,45 @@ class Gaussians:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Frames:
+    """Small posed pictures kept in memory, to compare renderings with.
+
+    Pixels of all views stand one after another, each view row by row, seen through ideal lenses.
+    What a teacher saw in them stays patches or masks, view after view.
+
+    Attributes:
+        rgb: Colours in [0, 1].
+        depth_m: z-depth, metres; 0 where there is no reading.
+        inside: Pixels that are compared. Undistortion leaves a border, and of frames with depth
+            those without a reading say nothing that a cloud made of the readings could show.
+        hw: Height and width of every view, pixels.
+        K: Intrinsics of every view, pixels.
+        T_world_cam: Pose of every view, camera to world, metres.
+        rows: The teacher's rows of all views.
+        valid: Rows that say something.
+        weight: How much a row counts.
+        offsets: Where the rows of each view begin.
+        taps: What the pixels read of the rows, [pixels x rows]; see `view_taps` of
+            `lifting.gaussians.teacher_views`.
+    """
+
+    rgb: Float[Tensor, "N 3"]
+    depth_m: Float[Tensor, " N"]
+    inside: Bool[Tensor, " N"]
+    hw: Int[Tensor, "V 2"]
+    K: Float[Tensor, "V 3 3"]
+    T_world_cam: Float[Tensor, "V 4 4"]
+    rows: Float[Tensor, "M C"]
+    valid: Bool[Tensor, " M"]
+    weight: Float[Tensor, " M"]
+    offsets: Int[Tensor, " V1"]
+    taps: LiftOperator
+
+    def __len__(self) -> int:
+        return len(self.hw)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Audio:
     """Recorded sound: amplitudes in [-1, 1], samples of all recordings concatenated in time.
 
@@ -207,6 +246,38 @@ class Imu:
     accel_mps2: Float[Tensor, "N 3"]
     gyro_radps: Float[Tensor, "N 3"]
     time_s: Float[Tensor, " N"]
+    offsets: Int[Tensor, " B1"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Skeleton:
+    """Joints of one person over time, metres in the camera's frame, NaN where not tracked."""
+
+    joints_m: Float[Tensor, "N J 3"]
+    time_s: Float[Tensor, " N"]
+    offsets: Int[Tensor, " B1"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Video:
+    """Frames of films, one after the other: `rgb` in 0..255, and when each frame was shown."""
+
+    rgb: UInt8[Tensor, "N 3 H W"]
+    time_s: Float[Tensor, " N"]
+    offsets: Int[Tensor, " B1"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Grids:
+    """One dense map for each sample: a depth panorama, classes of its pixels, a floor plan.
+
+    Rows are the cells of all samples, row-major over `grid_hw` within a sample.
+    """
+
+    rows: Float[Tensor, "M C"]
+    valid: Bool[Tensor, " M"]
+    weight: Float[Tensor, " M"]
+    grid_hw: tuple[int, int]
     offsets: Int[Tensor, " B1"]
 
 
@@ -254,8 +325,12 @@ Value = (
     | Voxels
     | Bev
     | Gaussians
+    | Frames
     | Audio
     | Imu
+    | Skeleton
+    | Video
+    | Grids
     | Embedding
     | Boxes
     | Text

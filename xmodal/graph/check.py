@@ -22,7 +22,7 @@ from xmodal.graph.ports import (
     ports_of,
 )
 
-_FEATURES: tuple[Kind, ...] = ("feature_map", "masks", "embedding", *SUPPORTED)
+_FEATURES: tuple[Kind, ...] = ("feature_map", "masks", "frames", "embedding", *SUPPORTED)
 
 
 def check(plan: Plan) -> None:

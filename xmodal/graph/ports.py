@@ -28,6 +28,9 @@ Kind = Literal[
     "gaussians",
     "audio",
     "imu",
+    "skeleton",
+    "video",
+    "grids",
     "embedding",
     "boxes",
     "text",
@@ -42,18 +45,28 @@ SENSORS: tuple[Kind, ...] = (
     "gaussians",
     "audio",
     "imu",
+    "skeleton",
+    "video",
+    "grids",
     "boxes",
     "text",
 )
 # Rows of these kinds belong to a geometry, which `on:` names.
 SUPPORTED: tuple[Kind, ...] = ("points", "point_sets", "voxels", "bev", "gaussians")
 # These have features by nature, so such a node always says how wide they are.
-FEATURES: tuple[Kind, ...] = ("feature_map", "masks", "point_sets", "embedding", "bev", "voxels")
+FEATURES: tuple[Kind, ...] = (
+    "feature_map", "masks", "point_sets", "embedding", "bev", "voxels", "grids",
+)  # fmt: skip
 
 
 def grounds(kind: Kind) -> tuple[Kind, ...]:
-    """Kinds of node that rows of a kind may stand on; sets of points also on splats' centres."""
-    return ("points", "gaussians") if kind == "point_sets" else (kind,)
+    """Kinds of node that rows of a kind may stand on.
+
+    Sets of points may also be of splats' centres, and splats be made of points, one of each.
+    """
+    if kind == "point_sets":
+        return ("points", "gaussians")
+    return ("gaussians", "points") if kind == "gaussians" else (kind,)
 
 
 _CLASSES: Mapping[str, Kind] = MappingProxyType(
@@ -68,8 +81,12 @@ _CLASSES: Mapping[str, Kind] = MappingProxyType(
         "Voxels": "voxels",
         "Bev": "bev",
         "Gaussians": "gaussians",
+        "Frames": "frames",
         "Audio": "audio",
         "Imu": "imu",
+        "Skeleton": "skeleton",
+        "Video": "video",
+        "Grids": "grids",
         "Embedding": "embedding",
         "Boxes": "boxes",
         "Text": "text",
