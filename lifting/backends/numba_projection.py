@@ -74,7 +74,8 @@ def _project(
         R: World to camera.
         camera: Centre (3), fx fy cx cy, width height, least slopes (2), greatest slopes (2).
         limits: Dilation, nearest depth, least alpha, most offset, most slope, most scale over
-            depth, least determinant, slack of extents, rounding of the stored precision.
+            depth, least determinant, slack of extents, rounding of the stored precision, least
+            depth of all.
         out: Zeros.
         begin: First splat.
         end: Splat after the last.
@@ -91,7 +92,9 @@ def _project(
         x = R[0, 0] * px + R[0, 1] * py + R[0, 2] * pz
         y = R[1, 0] * px + R[1, 1] * py + R[1, 2] * pz
         widest = max(scales[m, 0], max(scales[m, 1], scales[m, 2]))
-        if z < near_m or max(abs(x), abs(y)) >= limits[4] * z or widest >= limits[5] * z:
+        if z < min(near_m, max(widest, limits[9])):
+            continue
+        if max(abs(x), abs(y)) >= limits[4] * z or widest >= limits[5] * z:
             continue
         u, v = x / z * camera[3] + camera[5], y / z * camera[4] + camera[6]
         _scaled_axes(quats[m], scales[m], R, axes)

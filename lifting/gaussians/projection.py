@@ -25,6 +25,8 @@ _MARGIN = 0.3
 _MOST_SIGMA_PX = 1e9
 _MOST_SLOPE = 1e6
 _MOST_OFFSET_M = 1e18
+# Nearer splats are not drawn whatever their size: slopes stay finite in float32.
+_LEAST_DEPTH_M = 1e-9
 # A splat without any area in the image, in px^4; reached only without dilation.
 _LEAST_DETERMINANT = 1e-12
 # Added to each half width: pixel coordinates are rounded, too.
@@ -65,7 +67,8 @@ def project_splats(
 
     Differentiable in means, quats and scales and in the camera's pose and K. Splats that are not
     drawn (too near or behind, outside the image, opacity below 1/255, without area) get zero
-    gradients. A camera inside a splat sees it as long as its centre is `near_m` in front.
+    gradients. A camera inside a splat sees it as long as its centre is `near_m` in front. Small
+    splats may be nearer, so that a scene in other units than metres looks the same.
 
     Args:
         splats: World frame. Their opacities decide the extents only; whoever composites with
@@ -73,7 +76,8 @@ def project_splats(
         camera: Pinhole camera, used in the splats' precision and device.
         dilation_px2: Added to the variances in the image, so that a splat covers about a pixel at
             least.
-        near_m: Splats whose centre is nearer, in z-depth, are not drawn.
+        near_m: Splats whose centre is nearer, in z-depth, are not drawn, unless it is farther than
+            their greatest standard deviation.
 
     Raises:
         ValueError: If the camera has lens coefficients, or a setting is out of range.
@@ -184,6 +188,7 @@ def _projected_at_once(
             _LEAST_DETERMINANT,
             _EXTENT_SLACK_PX,
             torch.finfo(splats.means.dtype).eps,
+            _LEAST_DEPTH_M,
         )
     )
 
@@ -232,12 +237,14 @@ def _candidates(splats: Splats, camera: Camera, near_m: float) -> Tensor:
     in_range = offset.abs().amax(1) < _MOST_OFFSET_M
     xyz_cam = _camera_frame(splats.means, camera)
     z = xyz_cam[:, 2]
-    in_range &= (z >= near_m) & (splats.opacities >= LEAST_ALPHA)
+    widest = splats.scales.amax(1)
+    near = widest.clamp(min=_LEAST_DEPTH_M).clamp(max=near_m)
+    in_range &= (z >= near) & (splats.opacities >= LEAST_ALPHA)
     in_range &= xyz_cam[:, :2].abs().amax(1) < _MOST_SLOPE * z
     low, high = _slope_limits(camera, z)
     steepest = torch.maximum(-low, high).square().sum().add(1).sqrt()
     focal = camera.K.diagonal()[:2].amax().to(z)
-    return in_range & (splats.scales.amax(1) * (focal * steepest) < _MOST_SIGMA_PX * z)
+    return in_range & (widest * (focal * steepest) < _MOST_SIGMA_PX * z)
 
 
 def _slope_limits(camera: Camera, like: Tensor) -> tuple[Tensor, Tensor]:

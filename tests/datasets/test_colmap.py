@@ -13,8 +13,9 @@ from PIL import Image
 from lifting.cameras import project
 from xmodal.datasets import open_scene
 from xmodal.datasets.colmap import read_colmap_cloud
-from xmodal.errors import DataError
+from xmodal.errors import DataError, UsageError
 from xmodal.ply import write_points
+from xmodal.runs.settings import default_fit
 from xmodal.values import Points
 
 
@@ -141,6 +142,48 @@ def test_exif_rotation_is_ignored_as_colmap_does(tmp_path, room, colmap):
     np.testing.assert_allclose(image.rgb.permute(1, 2, 0) * 255, room.views[0].rgb, atol=1e-3)
 
 
+def test_exif_rotation_is_applied_where_the_model_has_the_turned_shape(tmp_path, room, colmap):
+    """Some tools turn photos by their tag before they map them."""
+    upright = colmap.model_of(room)
+    root = colmap.write_scene(tmp_path / "a", room, model=upright)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for view in room.views:
+        path = root / "images" / f"{view.name}.png"
+        # Orientation 6: the viewer turns the stored pixels clockwise.
+        Image.open(path).transpose(Image.Transpose.ROTATE_90).save(path, exif=exif)
+    scene = open_scene(root)
+    assert scene.images.cameras[0].hw == (48, 64)
+    image = scene.images[0]
+    np.testing.assert_allclose(image.rgb.permute(1, 2, 0) * 255, room.views[0].rgb, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["000001.png", "a 1.png", "one more photo.png"])
+def test_lines_of_points_may_be_missing(tmp_path, room, colmap, name):
+    """Tools that write poses alone leave them out; names with blanks are not taken for points."""
+    root = colmap.write_scene(tmp_path / "a", room)
+    path = root / "sparse/0/images.txt"
+    lines = [line for line in path.read_text().splitlines() if line.endswith("png")]
+    path.write_text("\n".join(lines).replace("000001.png", name) + "\n")
+    (root / "images" / "000001.png").rename(root / "images" / name)
+    scene = open_scene(root)
+    whole = open_scene(colmap.write_scene(tmp_path / "b", room))
+    renamed = [f"{n}.png".replace("000001.png", name)[:-4] for n in whole.images.names]
+    assert set(scene.images.names) == set(renamed)
+    for mine, camera in zip(renamed, whole.images.cameras, strict=True):
+        found = scene.images.cameras[scene.images.names.index(mine)]
+        np.testing.assert_allclose(found.T_world_cam, camera.T_world_cam)
+
+
+def test_a_file_of_cameras_that_ends_inside_a_line_is_reported(tmp_path, room, colmap):
+    """The last number may have lost digits, which nobody can see."""
+    root = colmap.write_scene(tmp_path / "a", room)
+    path = root / "sparse/0/cameras.txt"
+    assert not any("ends inside" in note for note in open_scene(root).report.notes)
+    path.write_text(path.read_text().rstrip())
+    assert any("cameras.txt ends inside a line" in n for n in open_scene(root).report.notes)
+
+
 def test_text_as_people_and_windows_write_it(tmp_path, room, colmap):
     root = colmap.write_scene(tmp_path / "a", room)
     path = root / "sparse/0/images.txt"
@@ -264,3 +307,40 @@ def test_axis_align_moves_poses_and_points(tmp_path, room, colmap):
     torch.testing.assert_close(
         project(moved.cloud().xyz, moved.images.cameras[0]).uv, before, atol=1e-2, rtol=0
     )
+
+
+def fit_of(scene, **given):
+    return default_fit(scene, **({"num": None, "steps": None, "seed": 0} | given))
+
+
+def test_splats_of_a_model_are_fitted_and_some_photos_are_kept_for_tests(tmp_path, room, colmap):
+    """Points of structure from motion are corners: no scene of splats without a fit."""
+    root = colmap.write_scene(tmp_path / "a", room)
+    scene = open_scene(root, need=["views"])
+    assert scene.sparse_points
+    fit = fit_of(scene)
+    assert (fit.start, fit.hold_out) == ("both", 8)
+    assert fit.steps > 0
+    assert (fit_of(scene, steps=0).start, fit_of(scene, steps=0).steps) == ("cloud", 0)
+    assert fit_of(scene, num=77, steps=9).num == 77
+
+
+def test_a_cloud_beside_a_model_is_a_scan(tmp_path, room, colmap):
+    root = colmap.write_scene(tmp_path / "a", room)
+    cloud = read_colmap_cloud(root / "sparse/0/points3D.txt").points
+    write_points(root / "points.ply", cloud)
+    scene = open_scene(root)
+    assert not scene.sparse_points
+    assert fit_of(scene).steps == 0
+
+
+@pytest.mark.parametrize("lost", ["empty", "missing"])
+def test_splats_of_a_model_without_points_are_swept_for(tmp_path, room, colmap, lost, four_parts):
+    root = colmap.write_scene(tmp_path / "a", room)
+    points = root / "sparse/0/points3D.txt"
+    points.write_text("# 3D point list\n") if lost == "empty" else points.unlink()
+    scene = open_scene(root, need=["views"])
+    assert fit_of(scene).start == "sweep"
+    with pytest.raises(UsageError) as caught:
+        fit_of(scene, steps=0)
+    four_parts(caught.value, 2)

@@ -120,7 +120,7 @@ IMAGE_LINES = [
     ("1 1 0 0 0 0 0 zero 3 a.png", "could not convert"),
     ("1 1 0 0 0 0 0 0 3.5 a.png", "invalid literal"),
     ("1 1 0 0 0 0 0 0 3 a.png\n1 2", "an empty line where there is none"),
-    ("1 1 0 0 0 0 0 0 3 a.png\n2 1 0 0 0 0 0 0 3 b.png", "an empty line"),
+    ("1 1 0 0 0 0 0 0 3 a.png\n10.5 20.25 1 11", "an empty line"),
     ("1 1 0 0 0 0 0 0 3 a.png\n\n2 1 0 0 0 0 0 0 3 a.png", "names that differ"),
 ]
 

@@ -182,9 +182,46 @@ def test_a_sweep_needs_photos_that_agree(pictures: list[Image]) -> None:
         op("lift", "fit_splats", start="sweep", steps=3)(grey, None, None)
 
 
-def test_a_start_from_points_needs_points(pictures: list[Image]) -> None:
+@pytest.mark.parametrize("start", ["cloud", "both"])
+def test_a_start_from_points_needs_points(pictures: list[Image], start: str) -> None:
     with pytest.raises(DataError, match="points to start from"):
-        op("lift", "fit_splats")(pictures, None, None)
+        op("lift", "fit_splats", start=start, steps=1)(pictures, None, None)
+
+
+def textured(camera: Camera) -> Image:
+    """A wall at 1 m with a pattern that repeats nowhere."""
+    xy = (pixel_centres((48, 64)) - torch.tensor([32.0, 24.0])) / 60 + camera.T_world_cam[:2, 3]
+    x, y = (xy * 20).unbind(1)
+    rgb = torch.stack((torch.sin(x + y * y / 9), torch.sin(1.7 * y - x), torch.sin(x * y / 7)))
+    K = torch.tensor([[60.0, 0, 32], [0, 60.0, 24], [0, 0, 1]])
+    seen = replace(camera, K=K, hw=(48, 64))
+    name = f"{float(camera.T_world_cam[0, 3]):g}"
+    return Image(rgb=(rgb / 2 + 0.5).reshape(3, 48, 64), camera=seen, name=name)
+
+
+@pytest.mark.parametrize("num", [60, 300])
+@pytest.mark.parametrize("colours", [False, True])
+def test_few_points_are_joined_by_a_sweep(num: int, colours: bool) -> None:
+    """At most half of the splats are the cloud's where a sweep has enough to fill the rest."""
+    photos = [textured(camera) for camera in CAMERAS]
+    xyz = torch.rand(80, 3, generator=torch.Generator().manual_seed(0)) * 0.6 - 0.3
+    xyz[:, 2] = 1.0
+    cloud = Points(
+        xyz=xyz, offsets=torch.tensor([0, 80]), rgb=torch.ones_like(xyz) if colours else None
+    )
+    fit = op("lift", "fit_splats", start="both", num=num, steps=1, strategy="none")
+    made = fit(photos, None, cloud)
+    assert len(made.means) == num
+    # A step moves centres by next to nothing.
+    from_cloud = (torch.cdist(made.means, xyz).amin(1) < 0.02).sum()
+    assert int(from_cloud) >= min(num // 2, 80)
+    assert (made.means[:, 2] - 1).abs().median() < 0.05
+
+
+def test_a_cloud_is_enough_where_nothing_has_texture(pictures: list[Image], cloud: Points) -> None:
+    grey = [replace(p, rgb=torch.full_like(p.rgb, 0.5)) for p in pictures]
+    made = op("lift", "fit_splats", start="both", steps=1, strategy="none")(grey, None, cloud)
+    assert len(made.means) == len(cloud.xyz)
 
 
 def test_a_weight_of_depth_needs_depth(pictures: list[Image], cloud: Points) -> None:
@@ -217,6 +254,7 @@ def _half(camera: Camera) -> Camera:
         ({"steps": -1}, "steps must be 1 or more"),
         ({"steps": 0, "start": "random"}, "steps must be 1 or more"),
         ({"steps": 0, "start": "sweep"}, "steps must be 1 or more"),
+        ({"steps": 0, "start": "both"}, "steps must be 1 or more"),
         ({"num": 10, "max_splats": 5}, "max_splats must be num"),
         ({"opacity": 0.0}, "opacity must be above 0"),
         ({"hold_out": 1}, "hold_out must be 2 or more"),

@@ -39,6 +39,8 @@ from xmodal.values import Points
 _ENDINGS = (".bin", ".txt")
 # Where the tools of the field put a model, likeliest first.
 _PLACES = ("sparse/0", "sparse", "colmap/sparse/0", "colmap/sparse", "colmap", ".")
+# EXIF orientations that swap width and height.
+_QUARTER_TURNS = (5, 6, 7, 8)
 _CLOUDS = ("points3D.bin", "points3D.txt")
 # Places of fx fy cx cy among the parameters, and what the others are, in the order of `Camera`;
 # None stands for a coefficient that is zero.
@@ -68,8 +70,8 @@ def read_colmap(root: Path, faults: Faults) -> Layout:
     The model is `sparse/0`, `sparse`, `colmap/sparse/0`, `colmap/sparse`, `colmap`, the folder
     itself, or the only sub-folder of these with one; binary goes before text. The pictures lie in
     `images/`, or in whichever folder has most of them; intrinsics are scaled when they were resized
-    since. EXIF orientations are ignored, as COLMAP ignores them. `points3D` is the cloud, all of
-    it.
+    since. EXIF orientations are ignored, as COLMAP ignores them, unless the camera has the shape of
+    the turned picture only. `points3D` is the cloud, all of it.
 
     Args:
         root: The scene folder.
@@ -110,6 +112,7 @@ def read_colmap(root: Path, faults: Faults) -> Layout:
         *_other_models(root, model),
         *_count_note(camera_file, cameras_counted, "cameras"),
         *_count_note(image_file, images_counted, "images"),
+        *_cut_note(camera_file),
         *((f"{len(images) - len(present)} listed pictures are not there",) if skip else ()),
         *_unlisted(folder, images, deep=folder != root),
         *(("the model has no points",) if cloud is None else ()),
@@ -237,18 +240,35 @@ def _frame(image: ColmapImage, name: str, path: Path, cameras: Mapping[int, Colm
         raise _wrong(image.where, "QW QX QY QZ of length 1 and a finite TX TY TZ", got)
     pose = to_pose(np.linalg.inv(T_cam_world), image.where)
     header = read_header(path)
-    lens = _lens(camera, header, image.where)
+    as_stored = not _is_turned(camera, header)
+    hw = header.hw if as_stored else header.hw[::-1]
+    lens = _lens(camera, hw, image.where)
     return Frame(
         name=name,
         color=path,
         depth=None,
         T_world_cam=pose.T_world_cam,
         lens=lens,
-        as_stored=True,
+        as_stored=as_stored,
+        turned=not as_stored,
     )
 
 
-def _lens(camera: ColmapCamera, header: ImageHeader, where: str) -> Lens:
+def _is_turned(camera: ColmapCamera, header: ImageHeader) -> bool:
+    """Whether a model was made of the picture as its EXIF tag turns it, by a quarter."""
+    return (
+        header.orientation in _QUARTER_TURNS
+        and not _fits(camera, header.hw)
+        and _fits(camera, header.hw[::-1])
+    )
+
+
+def _fits(camera: ColmapCamera, hw: tuple[int, int]) -> bool:
+    # Half a pixel of rounding where the pictures were resized.
+    return abs(hw[1] / camera.width - hw[0] / camera.height) * min(hw) <= 1.0
+
+
+def _lens(camera: ColmapCamera, hw: tuple[int, int], where: str) -> Lens:
     if camera.model not in _LENSES:
         raise DataError(
             where,
@@ -257,13 +277,10 @@ def _lens(camera: ColmapCamera, header: ImageHeader, where: str) -> Lens:
             fix="run `colmap image_undistorter`, or map again with one of these models",
         )
     places, model, order = _LENSES[camera.model]
-    hw = header.hw
     across, down = hw[1] / camera.width, hw[0] / camera.height
-    # Half a pixel of rounding where the pictures were resized.
-    if abs(across - down) * min(hw) > 1.0:
+    if not _fits(camera, hw):
         got = f"a camera of {camera.width} x {camera.height} for a picture of {hw[1]} x {hw[0]}"
-        turned = "; its EXIF tag turns it" if header.orientation != 1 else ""
-        raise _wrong(where, "pictures of the shape that the model was made from", got + turned)
+        raise _wrong(where, "pictures of the shape that the model was made from", got)
     fx, fy, cx, cy = (camera.parameters[place] for place in places)
     K = np.array([[fx * across, 0, cx * across], [0, fy * down, cy * down], [0, 0, 1.0]])
     found = tuple(0.0 if place is None else camera.parameters[place] for place in order)
@@ -302,6 +319,13 @@ def _count_note(path: Path, counted: Counted, what: str) -> tuple[str, ...]:
     if counted.said is None or counted.said == counted.found:
         return ()
     return (f"{path.name} announces {counted.said} {what} and has {counted.found}",)
+
+
+def _cut_note(path: Path) -> tuple[str, ...]:
+    """A text file cut inside its last number still reads: COLMAP ends every line."""
+    if path.suffix != ".txt" or path.read_bytes().endswith(b"\n"):
+        return ()
+    return (f"{path.name} ends inside a line: check that it is whole",)
 
 
 def _unlisted(folder: Path, images: Sequence[ColmapImage], *, deep: bool) -> tuple[str, ...]:

@@ -63,12 +63,26 @@ def _text_pairs(lines: list[tuple[str, str]]) -> Iterator[ColmapImage]:
         yield ColmapImage(
             name=words[9], camera_id=camera_id, q_wxyz=pose[:4], t=pose[4:], where=where
         )
-        if index < len(lines):
+        if index < len(lines) and not _is_picture(lines[index][0]):
             seen, below = lines[index]
             if len(seen.split()) % 3:
                 fix = "X Y POINT3D_ID for each point seen, or an empty line where there is none"
                 raise wrong(below, fix, f"{seen[:60]!r}")
             index += 1
+
+
+def _is_picture(text: str) -> bool:
+    """Whether a line names a picture: where the empty lines below pictures were lost."""
+    words = text.split(maxsplit=9)
+    if len(words) < 10:
+        return False
+    try:
+        # The name of a picture where points have a number; a line of points is long, and its
+        # tenth word is the X of the fourth.
+        float(words[9].split(maxsplit=1)[0])
+    except ValueError:
+        return True
+    return False
 
 
 def text_points(path: Path) -> tuple[Iterator[Numbers], int | None]:

@@ -70,6 +70,7 @@ class Frame:
             bends; the layout's if None.
         as_stored: Whether the calibration is of the pixels as the file has them, whatever its EXIF
             orientation says.
+        turned: Whether it is of the upright picture, which EXIF turns by a quarter.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Frame:
     pose: Path | None = None
     lens: Lens | None = None
     as_stored: bool = False
+    turned: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

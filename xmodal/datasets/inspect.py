@@ -208,10 +208,10 @@ def _common_size(
 
 
 def _color_check(frames: Sequence[Frame]) -> _HeaderCheck:
-    stored = {frame.color for frame in frames if frame.as_stored}
+    known = {frame.color for frame in frames if frame.as_stored or frame.turned}
 
     def check(path: _Picture, header: ImageHeader, faults: Faults) -> None:
-        if path not in stored:
+        if path not in known:
             _check_color(path, header, faults)
 
     return check

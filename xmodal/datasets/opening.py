@@ -115,6 +115,7 @@ def open_scene(
         ),
         settings=settings,
         points_file=points_file,
+        sparse_points=points_file is not None and points_file == layout.points_file,
         T_world_files=world.T,
         files=(*_files(used, layout, root, points_file, segments), *world.files),
         packed=layout.packed,

@@ -89,6 +89,8 @@ class Scene:
         report: What was dropped, counted.
         settings: `scene.json`.
         points_file: Points that came with the scene (a folder for a room of S3DIS), or None.
+        sparse_points: Whether they are those of structure from motion: corners of the photos, with
+            nothing between them.
         T_world_files: From the world of the files to the world used here (`axis_align`).
         files: Everything the fingerprint covers, in order.
         packed: Whether all frames lie in one file, so that their names tell which are in use.
@@ -113,6 +115,7 @@ class Scene:
     T_world_files: Float64[NDArray[np.float64], "4 4"]
     files: tuple[Path, ...]
     packed: bool = False
+    sparse_points: bool = False
     label_set: LabelSet | None = None
     segments_file: Path | None = None
     max_side_px: int | None = None

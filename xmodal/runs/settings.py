@@ -34,7 +34,7 @@ _LOSSES = {"simplex": "kl", "unit": "cosine", "raw": "mse"}
 _SMOOTH_M = 0.045
 _SEGMENT_SHARE = 0.9
 TARGETS = ("points", "gaussians")
-# Of photos without points: what a fit of minutes on one core can place.
+# Of photos: what a fit of minutes on one core can place.
 _PHOTO_SPLATS, _PHOTO_STEPS = 10_000, 2000
 # The habit of the field: every eighth photo tests new views.
 _HOLD_OUT = 8
@@ -143,16 +143,32 @@ def default_fit(scene: Scene, *, num: int | None, steps: int | None, seed: int) 
     """How splats of a scene come about unless a file says it.
 
     Args:
-        scene: The scene. Its points are splats already; photos alone are swept for some.
+        scene: The scene. Its points are splats already, unless structure from motion left them:
+            photos are swept for more, and for all where there are none.
         num: Splats to start from.
         steps: Pictures that are shown.
         seed: Of all chance.
+
+    Raises:
+        UsageError: If photos without points are to be splats without a fit.
     """
     fit: Any = op_class("lift", "fit_splats")
-    if scene.depths is None and scene.points_file is None:
-        start = _PHOTO_SPLATS if num is None else num
-        shown = _PHOTO_STEPS if steps is None else max(1, steps)
-        return fit(start="sweep", num=start, steps=shown, hold_out=_HOLD_OUT, seed=seed)
+    if scene.depths is None and scene.points_file is None and steps == 0:
+        raise UsageError(
+            "--steps 0",
+            wanted="a fit of 1 step or more: splats of photos without points",
+            got="0",
+            fix="leave --steps out",
+        )
+    if scene.depths is None and (scene.points_file is None or scene.sparse_points) and steps != 0:
+        start = "sweep" if scene.points_file is None else "both"
+        return fit(
+            start=start,
+            num=_PHOTO_SPLATS if num is None else num,
+            steps=_PHOTO_STEPS if steps is None else steps,
+            hold_out=_HOLD_OUT,
+            seed=seed,
+        )
     given = {} if num is None else {"num": num}
     if not steps:
         return fit(**{"num": 1_000_000, **given}, steps=0, strategy="none", opacity=0.9, seed=seed)

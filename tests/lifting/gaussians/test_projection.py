@@ -189,6 +189,7 @@ NOT_DRAWN: dict[str, Callable[[], tuple[Splats, Camera]]] = {
     "at the camera": lambda: (splats([(0.0, 0, 0)]), camera()),
     "behind the camera": lambda: (splats([(0.0, 0, -2)]), camera()),
     "before the near plane": lambda: (splats([(0.0, 0, 0.0099)]), camera()),
+    "hardly before a tiny one": lambda: (splats([(0.0, 0, 1e-10)], scales=(1e-12,) * 3), camera()),
     "beside the camera": lambda: (splats([(5.0, 0, 1e-9)]), camera()),
     "outside the image": lambda: (splats([(2.0, 0, 2)]), camera()),
     "above the image": lambda: (splats([(0.0, -2, 2)]), camera()),
@@ -216,6 +217,24 @@ def test_what_is_not_drawn_has_no_extent_and_no_slope(case: str, dtype: torch.dt
     for part in (seen.uv, seen.conics, seen.depth_m, *(leaf.grad for leaf in (*leaves, pose))):
         assert part is not None
         assert part.isfinite().all()
+
+
+@pytest.mark.parametrize("unit", [1e-3, 1e3])
+@pytest.mark.parametrize("gradients", [False, True])
+def test_the_unit_of_length_does_not_matter(unit: float, gradients: bool) -> None:
+    """A scene of structure from motion has any unit; its image is the same."""
+    some = random_splats(50, 0, dtype=torch.float32)
+    pose = camera().T_world_cam.clone()
+    pose[:3, 3] *= unit
+    scaled = replace(some, means=some.means * unit, scales=some.scales * unit)
+    seen = project_splats(some, camera())
+    if gradients:
+        scaled = replace(scaled, means=scaled.means.requires_grad_())
+    other = project_splats(scaled, replace(camera(), T_world_cam=pose))
+    assert seen.drawn.any()
+    torch.testing.assert_close(other.extent_px, seen.extent_px, rtol=1e-4, atol=1e-3)
+    kept = seen.drawn
+    torch.testing.assert_close(other.uv[kept], seen.uv[kept], rtol=1e-4, atol=1e-3)
 
 
 def test_without_dilation_a_splat_without_area_is_not_drawn() -> None:

@@ -17,8 +17,16 @@ if TYPE_CHECKING:
     from lifting.gaussians.splats import Splats
     from xmodal.values import Depth, Gaussians, Image, Points, Views
 
+    # Places, colours and normals of points.
+    _Rows = tuple[Tensor, Tensor | None, Tensor | None]
+
 _NO_POINTS = "a scene of pictures without depth and without points"
 _RANDOM_SIZE = 0.5
+# A sweep beside a cloud looks a little nearer and farther than nearly all of the points lie.
+_NEARER, _FARTHER = 0.8, 1.5
+_NEARLY_ALL = (0.01, 0.99)
+# Fewer points in the pictures say nothing about the range of depth.
+_FEW_POINTS = 50
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,11 +34,12 @@ class FitSplats:
     """Make splats that look like the pictures.
 
     Of an RGB-D cloud each point becomes a flat disc, which is a good scene already; steps make it a
-    better one. Without points they start where neighbouring photos agree, or at random.
+    better one. Without points they start where neighbouring photos agree, or at random. The few
+    points of structure from motion need both, and a fit.
 
     Attributes:
         start: From the `cloud`; of photos alone, where neighbouring ones look alike (`sweep`), or
-            at `random` where cameras look.
+            at `random` where cameras look; `both` is the cloud with a sweep between its depths.
         num: Splats to start from: so many at random; of more points, so many of them.
         max_splats: Number that the strategy may grow to; `num` if null.
         steps: Pictures that are shown, one a step; 0 keeps the start as it is.
@@ -49,7 +58,7 @@ class FitSplats:
     """
 
     op: Literal["fit_splats"] = "fit_splats"
-    start: Literal["cloud", "sweep", "random"] = "cloud"
+    start: Literal["cloud", "sweep", "both", "random"] = "cloud"
     num: int = 20_000
     max_splats: int | None = None
     steps: int = 2000
@@ -69,7 +78,7 @@ class FitSplats:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more, not {getattr(self, name)}")
         if self.steps < 0 or (self.steps == 0 and self.start != "cloud"):
-            raise ValueError(f"steps must be 1 or more (0 with a cloud), not {self.steps}")
+            raise ValueError(f"steps must be 1 or more (0 for start: cloud), not {self.steps}")
         if self.max_splats is not None and self.max_splats < self.num:
             raise ValueError(f"max_splats must be num ({self.num}) or more, not {self.max_splats}")
         if not 0 < self.opacity <= 1:
@@ -99,11 +108,11 @@ class FitSplats:
         Args:
             cameras: The pictures.
             depth: Their depth maps, for `depth_weight`.
-            cloud: Points to start from, for `start: cloud`.
+            cloud: Points to start from, for `start: cloud` and `both`.
             progress: Called with steps done and steps in all.
 
         Raises:
-            DataError: If there are no pictures, no points for `start: cloud`, no depth for
+            DataError: If there are no pictures, no points to start from, no depth for
                 `depth_weight`, or the fit diverges.
         """
         from xmodal.splat_values import as_gaussians
@@ -130,51 +139,58 @@ class FitSplats:
         return as_gaussians(splats)
 
     def _first(self, photos: list[Photo], cloud: Points | None) -> Splats:
-        import torch
-
         from lifting.gaussians.initialise import splats_at_random, splats_from_points
 
-        xyz, rgb, normals = self._points(photos, cloud)
-        if xyz is None:
+        found = self._points(photos, cloud)
+        if found is None:
             posed = [photo.camera for photo in photos]
             splats = splats_at_random(
                 posed, self.num, self.seed, opacity=self.opacity, sh_degree=self.sh_degree
             )
             # Splats drawn along rays reach their neighbours; at full size a pixel has hundreds.
             return replace(splats, scales=splats.scales * _RANDOM_SIZE)
-        rows = torch.arange(len(xyz))
-        if len(rows) > self.num:
-            chance = torch.Generator().manual_seed(self.seed)
-            rows = torch.randperm(len(rows), generator=chance)[: self.num].sort().values
-        return splats_from_points(
-            xyz[rows],
-            None if rgb is None else rgb[rows],
-            None if normals is None else normals[rows],
-            opacity=self.opacity,
-            sh_degree=self.sh_degree,
-        )
+        xyz, rgb, normals = found
+        return splats_from_points(xyz, rgb, normals, opacity=self.opacity, sh_degree=self.sh_degree)
 
-    def _points(
-        self, photos: list[Photo], cloud: Points | None
-    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """Points to start from with their colours and normals; none for a random start."""
-        from lifting.gaussians.plane_sweep import swept_points
+    def _points(self, photos: list[Photo], cloud: Points | None) -> _Rows | None:
+        """At most `num` points with their colours and normals; None for a random start."""
+        from lifting.gaussians.plane_sweep import PlaneSweep, swept_points
 
         if self.start == "random":
-            return None, None, None
+            return None
         if self.start == "sweep":
             xyz, rgb = swept_points(photos)
             if not len(xyz):
                 raise ValueError("no two photos agree on a place; write start: random")
-            return xyz, rgb, None
+            return self._thinned((xyz, rgb, None), self.num)
         if cloud is None:
             raise DataError(
                 "fit of splats",
-                wanted="points to start from (start: cloud)",
+                wanted=f"points to start from (start: {self.start})",
                 got=_NO_POINTS,
                 fix="add the cloud to the arrow, or write start: sweep",
             )
-        return cloud.xyz, cloud.rgb, cloud.normals
+        given = cloud.xyz, cloud.rgb, cloud.normals
+        if self.start == "cloud" or len(photos) < 2:
+            return self._thinned(given, self.num)
+        seen = _depth_range_m(cloud.xyz, photos)
+        swept = swept_points(photos, PlaneSweep(depth_range_m=seen))
+        # Points of the cloud are the surer ones; the sweep fills what they leave.
+        first = self._thinned(given, max((self.num + 1) // 2, self.num - len(swept[0])))
+        rest = self._thinned((*swept, None), self.num - len(first[0]))
+        return _joined(first, rest)
+
+    def _thinned(self, rows: _Rows, most: int) -> _Rows:
+        """At most so many rows, by chance."""
+        import torch
+
+        if len(rows[0]) <= most:
+            return rows
+        chance = torch.Generator().manual_seed(self.seed)
+        kept = torch.randperm(len(rows[0]), generator=chance)[:most].sort().values
+        xyz, rgb, normals = (None if part is None else part[kept] for part in rows)
+        assert xyz is not None, "points have places"
+        return xyz, rgb, normals
 
     def _photos(self, cameras: Views[Image], depth: Views[Depth] | None) -> list[Photo]:
         shown = None if self.depth_weight == 0 else depth
@@ -254,6 +270,38 @@ def photo_of(image: Image, depth: Depth | None, max_side_px: int) -> Photo:
     return Photo(
         rgb=rgb.clamp(0.0, 1.0), camera=camera, depth_m=depth_m, valid=valid, name=image.name
     )
+
+
+def _depth_range_m(xyz: Tensor, photos: list[Photo]) -> tuple[float, float] | None:
+    """Between which depths a sweep beside these points looks; None where they are too few."""
+    import torch
+
+    from lifting.cameras import project
+
+    seen: list[Tensor] = []
+    for photo in photos:
+        image = project(xyz, photo.camera)
+        seen.append(image.depth_m[image.in_image].double())
+    depths = torch.cat(seen)
+    if len(depths) < _FEW_POINTS:
+        return None
+    # Picked and not interpolated: `quantile` takes no more than 2^24 numbers.
+    depths = depths.sort().values
+    near, far = (float(depths[int(share * (len(depths) - 1))]) for share in _NEARLY_ALL)
+    return _NEARER * near, _FARTHER * far
+
+
+def _joined(first: _Rows, rest: _Rows) -> _Rows:
+    """Points of a cloud and of a sweep; colours grey where the cloud has none."""
+    import torch
+
+    xyz, rgb, normals = first
+    swept, colours, _ = rest
+    assert colours is not None, "a sweep takes colours from the photos"
+    rgb = torch.full_like(xyz, 0.5) if rgb is None else rgb
+    if normals is not None:
+        normals = torch.cat((normals, torch.zeros_like(swept)))
+    return torch.cat((xyz, swept)), torch.cat((rgb, colours)), normals
 
 
 def _names(cameras: Views[Image]) -> list[str]:
