@@ -16,6 +16,8 @@ from xmodal.atomic import atomic_path
 from xmodal.values import Depth
 
 FloatImage = npt.NDArray[np.float32]
+# Red, green and blue of what was not observed.
+UNSEEN_GREY = 60
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ def heat(values: FloatImage, *, top: float | None = None) -> npt.NDArray[np.uint
     limit = top if top is not None else float(np.nanmax(values, initial=0.0))
     scaled = np.clip(values / (limit or 1.0), 0, 1)
     colour = (colormaps["inferno"](np.nan_to_num(scaled))[..., :3] * 255).astype(np.uint8)
-    colour[~np.isfinite(values)] = 60
+    colour[~np.isfinite(values)] = UNSEEN_GREY
     return colour
 
 

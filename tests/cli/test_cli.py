@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 VERBS = [
-    "demo", "world", "check", "lift", "train", "apply", "query", "edit", "eval", "verify",
-    "export", "doctor",
+    "demo", "world", "check", "lift", "train", "apply", "query", "edit", "figure", "eval",
+    "verify", "export", "doctor",
 ]  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from types import FrameType
 
 import typer
 
-from xmodal.cli import demo, doctor, edit, evaluate, inspect, lift, query, train, world
+from xmodal.cli import demo, doctor, edit, evaluate, figure, inspect, lift, query, train, world
 from xmodal.errors import XmodalError
 
 app = typer.Typer(
@@ -31,6 +31,7 @@ for verb in (
     train.apply,
     query.query,
     edit.edit,
+    figure.figure,
     evaluate.eval_,
     inspect.verify,
     inspect.export,
