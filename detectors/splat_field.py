@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from detectors.point_student import Encoded, PointStudent
 from detectors.spaces import Space
+from lifting.operator import LiftOperator
 
 # Small beside rows of length 1: what is never seen stays without a direction of its own.
 _START_STD = 0.01
@@ -23,13 +26,23 @@ class SplatField(PointStudent):
         num: Splats of the scene.
         channels: Width of the rows.
         space: Space of the rows.
+        start: `lifted`: where the first teacher's sets allow it, rows begin as their closed-form
+            lift (`start_from_sets`); `random`: near nothing, as fields usually do.
 
     Raises:
         ValueError: If there are no splats or no channels.
     """
 
-    def __init__(self, num: int, channels: int, *, space: Space) -> None:
+    def __init__(
+        self,
+        num: int,
+        channels: int,
+        *,
+        space: Space,
+        start: Literal["lifted", "random"] = "lifted",
+    ) -> None:
         super().__init__(space)
+        self.start = start
         if num < 1 or channels < 1:
             raise ValueError(f"a field needs splats and channels, got {num} and {channels}")
         self.rows = nn.Parameter(torch.randn(num, channels) * _START_STD)
@@ -43,6 +56,29 @@ class SplatField(PointStudent):
         """Give all splats the mean of the teacher's rows; those that nothing shows keep it."""
         with torch.no_grad():
             self.rows += rows.to(self.rows).mean(dim=0)
+
+    @torch.no_grad()
+    def start_from_sets(self, coordinates: Float[Tensor, "S K"], members: LiftOperator) -> None:
+        """Give every splat the mean of what the sets that show it say, by its share in them.
+
+        Columns of the field beyond the coordinates, and splats that no set shows, stay near nothing
+        and near the mean.
+
+        Args:
+            coordinates: What is said of each set, no wider than the field.
+            members: Sets x splats, raw shares.
+
+        Raises:
+            ValueError: If the sets are of other splats, or say more than the field can hold.
+        """
+        if members.num_sources != len(self.rows) or coordinates.shape[1] > self.rows.shape[1]:
+            raise ValueError(
+                f"a field of {tuple(self.rows.shape)} cannot start from {coordinates.shape[1]} "
+                f"coordinates of sets over {members.num_sources} splats"
+            )
+        lifted = members.transpose().lift(coordinates)
+        rows = torch.where(lifted.valid[:, None], lifted.rows, coordinates.mean(dim=0))
+        self.rows[:, : coordinates.shape[1]] = rows.to(self.rows)
 
     def encode(
         self,

@@ -234,7 +234,7 @@ def test_a_field_that_speaks_no_language_is_not_judged() -> None:
 # ---- views left out of a lift --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["splats", "splat_sets"])
+@pytest.mark.parametrize("name", ["splats", "splat_sets", "splat_pixels"])
 def test_hold_out_is_checked(name: str) -> None:
     with pytest.raises(ValueError, match="hold_out must be 2 or more"):
         op_class("lift", name)(hold_out=1)  # pyright: ignore[reportCallIssue]

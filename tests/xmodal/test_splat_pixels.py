@@ -154,3 +154,11 @@ distill:
 """
     with pytest.raises(ConfigReportError, match="masks"):
         Graph.from_yaml(text)
+
+
+def test_a_view_that_is_left_out_gives_no_pixels(wall: Gaussians) -> None:
+    found = SplatPixels(per_mask=4, hold_out=2)([*VIEWS, masks(0.0, "c")], wall)
+    alone = SplatPixels(per_mask=4)(VIEWS[1:], wall)
+    assert torch.equal(found.rows, alone.rows)
+    assert found.views is not None
+    assert found.views.max() == 0

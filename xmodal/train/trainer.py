@@ -21,6 +21,7 @@ from xmodal.train.averages import MovingAverages
 from xmodal.train.balance import Balance
 from xmodal.train.data import Batch, Distill, Student, TrainScene
 from xmodal.train.failures import NonFinite, dump, name_culprit
+from xmodal.train.field_start import start_fields
 from xmodal.train.forward import Forward
 from xmodal.train.options import Average, TrainOptions
 from xmodal.train.phases import Phase, plan_phases
@@ -141,6 +142,7 @@ class Trainer:
             num = -(-_START_ROWS // len(self.scenes))
             rows = [s.sample_rows(edge.teacher, num, rng) for s in self.scenes]
             memory.start_from(torch.cat(rows))
+        start_fields(self.students, self.losses, self.averages, self.scenes[0], _START_ROWS, rng)
         self.copies.start()
 
     def enter(self, step: int, *, quietly: bool = False) -> None:

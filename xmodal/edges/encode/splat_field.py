@@ -20,9 +20,16 @@ class SplatFieldOp:
 
     Rows belong to the splats of one scene. They are usually narrow, and the distill edge decodes
     what is rendered of them (`project`, with `decode: sets`).
+
+    Attributes:
+        start: `lifted`: begin with the closed form. The decoder of the first edge from sets is set
+            to the principal directions of the teacher's rows, and every splat to the mean of what
+            it shows, along these. Not with `project: orthogonal`, which stays random. `random`:
+            begin with small random rows.
     """
 
     op: Literal["splat_field"] = "splat_field"
+    start: Literal["lifted", "random"] = "lifted"
 
     # Its rows are those of certain splats: no other scene can be shown to it.
     one_scene = True
@@ -34,7 +41,7 @@ class SplatFieldOp:
         num_rows: int | None = None,
         space: Literal["unit", "simplex", "raw"] | None = None,
     ) -> PointStudent:
-        """A new field with small random rows.
+        """A new field; rows are small and random until training begins.
 
         Args:
             channels: Width of the rows.
@@ -53,7 +60,7 @@ class SplatFieldOp:
                 got="a run over several scenes, or no splats yet",
                 fix="name one scene under data, or use a student that sees points",
             )
-        return SplatField(num_rows, channels, space=space or "raw")
+        return SplatField(num_rows, channels, space=space or "raw", start=self.start)
 
     def describe(self, cloud: Points) -> Tensor:
         """The number of each splat."""

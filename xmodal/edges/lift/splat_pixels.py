@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from xmodal.edges.lift.held_out import check_hold_out, left_in
 from xmodal.errors import DataError
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class SplatPixels:
         least_alpha: Pixels of which less is covered by splats are not drawn; 1 is opaque.
         keep: Of each pixel, the largest shares that make up this part of it.
         seed: Which pixels.
+        hold_out: Leave every so-manyth view (by name) out of the lift, to test with; none if null.
     """
 
     op: Literal["splat_pixels"] = "splat_pixels"
@@ -39,6 +41,7 @@ class SplatPixels:
     least_alpha: float = 0.5
     keep: float = 0.98
     seed: int = 0
+    hold_out: int | None = None
 
     def __post_init__(self) -> None:
         for name, number in (("per_mask", self.per_mask), ("max_side_px", self.max_side_px)):
@@ -50,6 +53,7 @@ class SplatPixels:
             raise ValueError(f"keep must be above 0 and at most 1, not {self.keep}")
         if self.seed < 0:
             raise ValueError(f"seed must be 0 or more, not {self.seed}")
+        check_hold_out(self.hold_out)
 
     def __call__(self, maps: Views[Masks], splats: Gaussians) -> PointSets:
         """Sets of splats; the row of a set is its mask's, its weight the share that is opaque.
@@ -59,7 +63,7 @@ class SplatPixels:
             splats: The splats of one scene.
 
         Raises:
-            DataError: If there are no frames, the splats are of several scenes, or frames differ
+            DataError: If no frames are left, the splats are of several scenes, or frames differ
                 in width.
         """
         import torch
@@ -80,7 +84,8 @@ class SplatPixels:
         counts: list[int] = []
         masks = 0
         read = mask_level_taps(self.level)
-        for view in SplatViews(given, maps, self.max_side_px, read=read):
+        shown = left_in(maps, self.hold_out)
+        for view in SplatViews(given, shown, self.max_side_px, read=read):
             if rows and view.rows.shape[1] != rows[0].shape[1]:
                 raise DataError(
                     "lift to pixels of splats",
