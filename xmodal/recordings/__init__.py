@@ -1,1 +1,1 @@
-"""Recordings: named streams of one moment (sound, motion, skeleton, film), in files or in memory."""
+"""Recordings: streams of one moment (sound, motion, skeleton, film), in files or in memory."""
