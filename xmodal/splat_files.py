@@ -110,11 +110,12 @@ def read_splat_file(path: Path, *, on_bad: Literal["raise", "drop"] = "raise") -
         The splats, float32, and which rows of the file they are.
 
     Raises:
-        DataError: If the file is missing, not PLY, shorter or longer than its header says, lacks a
-            property, has harmonics of no degree, holds a plain cloud, or has a bad row while
-            `on_bad="raise"`.
+        DataError: If the file is missing, not PLY, shorter or longer than its header says, text
+            without an end of its last line, lacks a property, has harmonics of no degree, holds a
+            plain cloud, or has a bad row while `on_bad="raise"`.
     """
     vertex = read_vertices(path, needed=())
+    _check_end(path)
     num_rest = _check_properties(scalar_names(vertex), path)
     raw = _Raw(
         means=_columns(vertex, _MEANS),
@@ -271,6 +272,17 @@ def _exp(logarithms: NDArray[np.float32]) -> NDArray[np.float32]:
 def _sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     with np.errstate(over="ignore"):
         return (1 / (1 + np.exp(-logits.astype(np.float64)))).astype(np.float32)
+
+
+def _check_end(path: Path) -> None:
+    """Text that is cut inside its last number still reads, as another number."""
+    with path.open("rb") as file:
+        is_text = b"format ascii" in file.read(64)
+        file.seek(-1, 2)
+        ends = file.read(1) in b"\r\n"
+    if is_text and not ends:
+        got = "a file that ends inside a line"
+        raise _error(path, "a last row with an end of line", got, "copy or export it again")
 
 
 def _refuse_bad(faults: Mapping[str, NDArray[Any]], kept: NDArray[Any], path: Path) -> None:

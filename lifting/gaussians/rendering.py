@@ -88,7 +88,8 @@ def render_rows(
         backend: See `compositing_operator`.
 
     Raises:
-        ValueError: If there is not one row per splat, or the background has another width.
+        ValueError: If there is not one row per splat, a row that is seen is not finite, or the
+            background has another width.
     """
     _check_rows("rows", rows, len(splats))
     if background is not None and background.shape != rows.shape[1:]:
@@ -97,7 +98,7 @@ def render_rows(
             f"{list(background.shape)}"
         )
     draw = _drawer(project_splats(splats, camera), splats, camera.hw, backend)
-    alpha, drawn = draw(rows.new_ones(len(rows), 1)), draw(rows)
+    alpha, drawn = draw(rows.new_ones(len(rows), 1)), _finite("rows", draw(rows))
     if background is not None:
         drawn = drawn + (1 - alpha) * background.to(drawn)
     return Rendered(alpha=alpha.reshape(camera.hw), rows=drawn.reshape(*camera.hw, rows.shape[1]))
@@ -123,8 +124,8 @@ def render(
         backend: See `compositing_operator`.
 
     Raises:
-        ValueError: If there is not one row of features per splat, or a background is given for
-            splats without colour.
+        ValueError: If there is not one row of features per splat, one that is seen is not finite,
+            or a background is given for splats without colour.
     """
     if features is not None:
         _check_rows("features", features, len(splats))
@@ -154,7 +155,9 @@ def render(
         depth_m=(depth / alpha.where(covered, torch.ones_like(alpha)))[0],
         normals=normals / length.clamp_min(torch.finfo(length.dtype).tiny),
         alpha=alpha[0],
-        features=None if features is None else _image(draw(features), camera.hw),
+        features=None
+        if features is None
+        else _image(_finite("features", draw(features)), camera.hw),
     )
 
 
@@ -168,6 +171,15 @@ def _drawer(
 
         return lambda rows: draw_rows(projected, splats.opacities, rows, hw)
     return compositing_operator(projected, splats.opacities, hw, backend=backend).apply
+
+
+def _finite(name: str, drawn: Tensor) -> Tensor:
+    """Drawn rows, looked at: rows of splats that nobody sees do no harm."""
+    if drawn.numel():
+        low, high = torch.aminmax(drawn.detach())
+        if not bool(low.isfinite() & high.isfinite()):
+            raise ValueError(f"{name} to draw must be finite, got NaN or infinity")
+    return drawn
 
 
 def _image(rows: Tensor, hw: tuple[int, int]) -> Tensor:

@@ -65,6 +65,38 @@ def test_no_cut_of_a_binary_file_is_silent(tmp_path, data):
         read_splats(path)
 
 
+def test_no_cut_of_a_text_file_is_silent(tmp_path):
+    """Not even one inside the last number, which then reads as another."""
+    path = save(tmp_path / "s.ply", table()[:2], text=True)
+    path.write_bytes(path.read_bytes().replace(b"vertex 40", b"vertex 2"))
+    whole = path.read_bytes()
+    assert len(read_splats(path)) == 2
+    body = whole.index(b"end_header")
+    for cut in [*range(0, body, 7), *range(body, len(whole))]:
+        path.write_bytes(whole[:cut])
+        with pytest.raises(DataError):
+            read_splats(path)
+
+
+@pytest.mark.parametrize("kind", ["f4", "f8"])
+def test_both_byte_orders_read_the_same_and_cut_alike(tmp_path, kind, four_parts):
+    rows = table(kind=kind)
+    little = save(tmp_path / "little.ply", rows)
+    big = tmp_path / "big.ply"
+    data = PlyData([PlyElement.describe(rows, "vertex")], byte_order=">")
+    data.write(str(big))
+    assert b"binary_big_endian" in big.read_bytes()
+    for name in ("means", "quats", "scales", "opacities", "sh"):
+        assert torch.equal(getattr(read_splats(big), name), getattr(read_splats(little), name))
+    whole = big.read_bytes()
+    body = whole.index(b"end_header")
+    row = len(NAMES) * int(kind[1])
+    # In the header, before and in the first row, between rows, and one byte short.
+    for cut in (0, 3, body - 1, body + 4, body + 11, body + 11 + row, len(whole) - row, -1):
+        big.write_bytes(whole[:cut])
+        refused(big, four_parts)
+
+
 @pytest.mark.parametrize("count", ["100000000000", "-5", "41", "39", "1e9", ""], ids=repr)
 @pytest.mark.parametrize("text", [False, True])
 def test_a_count_that_lies_is_refused_before_allocation(tmp_path, four_parts, count, text):
