@@ -34,6 +34,7 @@ WAYS: dict[str, list[dict[str, Any]]] = {
         {"negatives": "sampled", "num_negatives": 3},
         {"soft": True},
     ],
+    "queue_similarity": [{"student_temperature": 0.05}],
     "relational": [{"kind": "affinity"}],
     "wasserstein": [{"form": "primal"}],
     "direction_norm": [{"pseudo": "arg_max"}, {"num_classes": 3}],
@@ -48,6 +49,7 @@ EVERY = pytest.mark.parametrize(
 FEATURE_OPS = [n for n in op_names("distill") if hasattr(op_class("distill", n), "standardise")]
 STATEFUL = [
     ("info_nce", {"negatives": "queue", "queue_size": 16}),
+    ("queue_similarity", {"queue_size": 16}),
     ("direction_norm", {}),
     ("wasserstein", {"form": "dual"}),
 ]

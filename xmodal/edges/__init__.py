@@ -108,6 +108,7 @@ _BUILT_IN: Mapping[Verb, Mapping[str, str]] = MappingProxyType(
             "kl": "xmodal.edges.distill.kl:Kl",
             "smooth_l1": "xmodal.edges.distill.smooth_l1:SmoothL1",
             "info_nce": "xmodal.edges.distill.info_nce:InfoNce",
+            "queue_similarity": "xmodal.edges.distill.queue_similarity:QueueSimilarity",
             "relational": "xmodal.edges.distill.relational:Relational",
             "segment_contrast": "xmodal.edges.distill.segment_contrast:SegmentContrast",
             "set_cosine": "xmodal.edges.distill.set_cosine:SetCosine",

@@ -21,6 +21,7 @@ from xmodal.losses.pooled import (
     set_contrast,
     set_cosine,
 )
+from xmodal.losses.queue import QueueSimilarity
 from xmodal.losses.relational import affinity, similarity
 from xmodal.losses.rows import LEAST_PROBABILITY
 from xmodal.losses.rowwise import mse, smooth_l1
@@ -32,6 +33,7 @@ __all__ = [
     "DirectionNorm",
     "LipschitzCritic",
     "QueueContrast",
+    "QueueSimilarity",
     "Standardise",
     "affinity",
     "agreement",

@@ -5,20 +5,13 @@ Rows are compared by direction. The rules on rows that were not observed are tho
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from xmodal.loss_checks import check_contrast, check_counts
-from xmodal.losses.rows import (
-    direction,
-    observed_directions,
-    spread,
-    take,
-    weighted_mean,
-)
+from xmodal.losses.queue import TeacherQueue
+from xmodal.losses.rows import direction, observed_directions, take, weighted_mean
 
 # Rows that share their sampled negatives: few enough that negatives differ, enough for a GEMM.
 _BLOCK = 256
@@ -126,32 +119,16 @@ def sampled_info_nce(
     return weighted_mean(every, weight, student)
 
 
-class QueueContrast(nn.Module):
+class QueueContrast(TeacherQueue):
     """InfoNCE against teacher rows of earlier steps: many negatives at a linear cost.
 
     In training the teacher rows of a call enter the queue once its loss is known, oldest out first.
-    While the queue is empty the loss is 0.
-
-    Args:
-        channels: Width of the teacher's rows.
-        size: Length of the queue.
-        per_call: At most that many rows of a call enter, evenly spaced, so that several scenes are
-            in the queue together.
-
-    Raises:
-        ValueError: If a size is below 1.
+    While the queue is empty the loss is 0. For its settings see `TeacherQueue`.
 
     Source:
         He et al., Momentum Contrast, CVPR 2020, equation 1 and algorithm 1. A frozen teacher's keys
         do not age, so no momentum encoder is needed.
     """
-
-    def __init__(self, channels: int, size: int = 4096, per_call: int = 256) -> None:
-        super().__init__()
-        check_counts(channels=channels, size=size, per_call=per_call)
-        self.size, self.per_call = size, min(per_call, size)
-        self.register_buffer("keys", torch.zeros(size, channels))
-        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
 
     def forward(
         self,
@@ -184,20 +161,6 @@ class QueueContrast(nn.Module):
         if self.training:
             self._enter(keys.detach())
         return weighted_mean(values, weight, student)
-
-    def filled(self) -> Float[Tensor, "K C"]:
-        """The keys in the queue, in no order that matters."""
-        keys, count = cast("Tensor", self.keys), cast("Tensor", self.count)
-        # a copy: the step's backward still needs these when new ones have entered
-        return keys[: min(int(count), self.size)].clone()
-
-    def _enter(self, keys: Tensor) -> None:
-        mine, count = cast("Tensor", self.keys), cast("Tensor", self.count)
-        new = keys[spread(len(keys), self.per_call).to(keys.device)]
-        new = new[torch.isfinite(new).all(dim=1)]  # one bad row must not spoil later steps
-        place = (int(count) + torch.arange(len(new), device=mine.device)) % self.size
-        mine[place] = new.to(mine)
-        count += len(new)
 
 
 def _cross_entropy(

@@ -33,6 +33,13 @@ def queue() -> losses.QueueContrast:
     return made.eval()
 
 
+def queue_similarity() -> losses.QueueSimilarity:
+    """As `queue`, for the loss that compares likeness to the queue."""
+    made = losses.QueueSimilarity(WIDTH, 6).double()
+    made(rows(7), rows(8))
+    return made.eval()
+
+
 def classes() -> losses.DirectionNorm:
     made = losses.DirectionNorm(WIDTH, 3).double()
     made(rows(7), rows(8))
@@ -80,6 +87,7 @@ LOSSES: dict[str, Callable[[], Loss]] = {
     "info_nce capped": lambda: lambda t, s, **m: losses.info_nce(t, s, rows_cap=3, **m),
     "sampled": lambda: lambda t, s, **m: losses.sampled_info_nce(t, s, num_negatives=99, **m),
     "queue": queue,
+    "queue_similarity": queue_similarity,
     "similarity": lambda: losses.similarity,
     "affinity": lambda: losses.affinity,
     "segments": lambda: segments,
