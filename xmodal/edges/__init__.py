@@ -30,6 +30,8 @@ What the graph looks for on an op, beside `__call__`:
 - `gives -> str` where the settings decide which of the kinds of the return hint it is.
 - `teacher_spaces -> tuple[str, ...]` on a `distill` op: the spaces of teacher rows it takes.
 - `one_scene = True` (class variable) on a student whose weights belong to one scene.
+- `draws = True` on a student that shapes splats itself, and on a `distill` op that needs one;
+  `sees_splats = True` on a student that is told of all numbers of splats, not of centres alone.
 - `any_width = True` on a `distill` op that compares nothing across widths, and needs no projection.
 
 A source of an edge goes to the first free port that takes its kind, so `maps, depth, cloud` and
@@ -86,6 +88,8 @@ _BUILT_IN: Mapping[Verb, Mapping[str, str]] = MappingProxyType(
             "point_mlp": "xmodal.edges.encode.point_mlp:PointMlp",
             "ema": "xmodal.edges.encode.ema:Ema",
             "splat_field": "xmodal.edges.encode.splat_field:SplatFieldOp",
+            "gaussian_head": "xmodal.edges.encode.gaussian_head:GaussianHeadOp",
+            "splat_scene": "xmodal.edges.encode.splat_scene:SplatSceneOp",
         },
         "lift": {
             "points": "xmodal.edges.lift.points:LiftPoints",
@@ -101,6 +105,7 @@ _BUILT_IN: Mapping[Verb, Mapping[str, str]] = MappingProxyType(
             "splats": "xmodal.edges.lift.splats:LiftSplats",
             "splat_sets": "xmodal.edges.lift.splat_sets:SplatSets",
             "splat_pixels": "xmodal.edges.lift.splat_pixels:SplatPixels",
+            "frames": "xmodal.edges.lift.frames:LiftFrames",
         },
         "distill": {
             "cosine": "xmodal.edges.distill.cosine:Cosine",
@@ -119,6 +124,7 @@ _BUILT_IN: Mapping[Verb, Mapping[str, str]] = MappingProxyType(
             "wasserstein": "xmodal.edges.distill.wasserstein:Wasserstein",
             "direction_norm": "xmodal.edges.distill.direction_norm:DirectionNorm",
             "decoupled": "xmodal.edges.distill.decoupled:Decoupled",
+            "render": "xmodal.edges.distill.render:Render",
         },
     }
 )

@@ -34,6 +34,8 @@ def _check_pair(plan: Plan, draft: Draft, source: str) -> None:
         got = f"`{source}` is {teacher_kind}, `{draft.target}` is {student_kind}"
         plan.note_edge(draft, "equal kinds", got, _lift_to_insert(plan, source, draft.target))
         return
+    if not _draws(plan, draft):
+        return
     if here is not None and there is not None and here != there:
         got = f"`{source}` on {_named(here)}, `{draft.target}` on {_named(there)}"
         fix = _lift_to_insert(plan, source, draft.target)
@@ -51,6 +53,22 @@ def _check_pair(plan: Plan, draft: Draft, source: str) -> None:
             f"write channels: {width} at `{draft.target}`, or add `project: linear` to this edge",
         )
     _check_space(plan, draft, source)
+
+
+def _draws(plan: Plan, draft: Draft) -> bool:
+    """Whether the student shapes splats where the loss renders them; noted if it does not."""
+    made_by = plan.producer(draft.target)
+    if not getattr(draft.op, "draws", False) or made_by is None or made_by.op is None:
+        return True
+    if getattr(made_by.op, "draws", False):
+        return True
+    plan.note_edge(
+        draft,
+        f"a student that shapes splats, as `{getattr(draft.op, 'op', '')}` renders them",
+        f"`{draft.target}`, made by `{made_by.op.op}`",
+        f"make `{draft.target}` with {{op: gaussian_head}} or {{op: splat_scene}}",
+    )
+    return False
 
 
 def _takes_both(draft: Draft, teacher: Kind | None, student: Kind | None) -> bool:

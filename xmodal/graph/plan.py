@@ -100,11 +100,15 @@ def support(plan: Plan, name: str) -> Support | None:
         elif made_by is None:
             return name
         elif node.kind in SUPPORTED:
-            same = [s for s in made_by.sources if plan.kind(s) in grounds(node.kind)]
+            bare = not getattr(made_by.op, "gives_rows", True)
+            # An op that gives bare geometry, such as fitted splats, makes ground of its own.
+            kinds = (node.kind,) if bare else grounds(node.kind)
+            same = [s for s in made_by.sources if plan.kind(s) in kinds]
             if not same:
-                # An op that gives bare geometry, such as fitted splats, makes ground of its own.
-                return None if getattr(made_by.op, "gives_rows", True) else name
+                return name if bare else None
             name = same[0]
+        elif node.kind == "frames":
+            return None  # pictures of the scene, whatever stands in it
         elif node.kind == "embedding":
             return "sample"  # one row for each sample, whatever it was made of
         else:

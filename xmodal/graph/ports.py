@@ -26,6 +26,7 @@ Kind = Literal[
     "voxels",
     "bev",
     "gaussians",
+    "frames",
     "audio",
     "imu",
     "skeleton",
@@ -55,7 +56,7 @@ SENSORS: tuple[Kind, ...] = (
 SUPPORTED: tuple[Kind, ...] = ("points", "point_sets", "voxels", "bev", "gaussians")
 # These have features by nature, so such a node always says how wide they are.
 FEATURES: tuple[Kind, ...] = (
-    "feature_map", "masks", "point_sets", "embedding", "bev", "voxels", "grids",
+    "feature_map", "masks", "point_sets", "frames", "embedding", "bev", "voxels", "grids",
 )  # fmt: skip
 
 

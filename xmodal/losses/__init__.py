@@ -25,6 +25,7 @@ from xmodal.losses.queue import QueueSimilarity
 from xmodal.losses.relational import affinity, similarity
 from xmodal.losses.rows import LEAST_PROBABILITY
 from xmodal.losses.rowwise import mse, smooth_l1
+from xmodal.losses.shown import shown_rows
 from xmodal.losses.standardise import Standardise
 from xmodal.losses.wasserstein import LipschitzCritic, sinkhorn, wasserstein
 
@@ -51,6 +52,7 @@ __all__ = [
     "segment_contrast",
     "set_contrast",
     "set_cosine",
+    "shown_rows",
     "similarity",
     "sinkhorn",
     "smooth_l1",

@@ -21,19 +21,26 @@ from xmodal.splat_values import centres
 from xmodal.store import FeatureInfo, fingerprint_of
 from xmodal.teachers.cache import CachedViews, TeacherCache
 from xmodal.teachers.weights import user_cache
-from xmodal.values import Gaussians, Image, Labels, Points, PointSets, Views
+from xmodal.values import Frames, Gaussians, Image, Labels, Points, PointSets, Views
 
 if TYPE_CHECKING:
     from xmodal.teachers import Teacher
+
+Lifted = Points | PointSets | Frames
+"""What a run keeps of a frozen node; splats are kept as their centres."""
 
 Report = Callable[[int, int], None]
 Reporter = Callable[[str], AbstractContextManager[Report]]
 # The node that queries ask, by custom.
 LIFTED = "lifted"
+# Kinds that are kept to teach with, but have no row for each point.
+_NOT_POINTS = ("point_sets", "frames")
 
 
 def stored_nodes(graph: Graph, scene: Scene) -> list[str]:
-    """The frozen nodes that a run keeps: points or splats with features, and sets; `lifted` first.
+    """The frozen nodes that a run keeps: points or splats with features, sets, frames.
+
+    `lifted` comes first, sets and frames last.
 
     Nodes made from labels are left out where the scene has none.
 
@@ -46,12 +53,12 @@ def stored_nodes(graph: Graph, scene: Scene) -> list[str]:
     wanted = [
         name
         for name in graph.frozen_nodes()
-        if graph.nodes[name].kind in ("points", "gaussians", "point_sets")
+        if graph.nodes[name].kind in ("points", "gaussians", *_NOT_POINTS)
         and graph.nodes[name].channels is not None
         and not graph.upstream(name) & labels
     ]
-    wanted.sort(key=lambda name: (graph.nodes[name].kind == "point_sets", name != LIFTED))
-    if not wanted or graph.nodes[wanted[0]].kind == "point_sets":
+    wanted.sort(key=lambda name: (graph.nodes[name].kind in _NOT_POINTS, name != LIFTED))
+    if not wanted or graph.nodes[wanted[0]].kind in _NOT_POINTS:
         raise DataError(
             f"graph {graph.name}",
             wanted="a frozen node of points or splats with features, to be asked and taught from",
@@ -117,7 +124,7 @@ class Lifting:
         assert isinstance(found, Gaussians)  # the graph was checked
         return found
 
-    def nodes(self, wanted: Sequence[str], *, scratch: Path) -> dict[str, Points | PointSets]:
+    def nodes(self, wanted: Sequence[str], *, scratch: Path) -> dict[str, Lifted]:
         """Compute frozen nodes; rows of points lie in files of `scratch`.
 
         The files have no name by the time this returns: they vanish with the tensors. Splats are
@@ -141,11 +148,11 @@ class Lifting:
             values = self.graph.run(
                 values, teachers=self.teachers, targets=wanted, wrap=self._kept, extras=extras
             )
-        found: dict[str, Points | PointSets] = {}
+        found: dict[str, Lifted] = {}
         for name in wanted:
             value = values[name]
             value = centres(value) if isinstance(value, Gaussians) else value
-            assert isinstance(value, (Points, PointSets))  # the graph was checked
+            assert isinstance(value, (Points, PointSets, Frames))  # the graph was checked
             found[name] = value
         return found
 
@@ -237,7 +244,7 @@ def feature_arrays(points: Points) -> dict[str, Any]:
 def node_info(
     graph: Graph,
     name: str,
-    value: Points | PointSets,
+    value: Lifted,
     teachers: Mapping[str, Teacher],
     fingerprint: str,
 ) -> FeatureInfo:

@@ -39,7 +39,7 @@ from xmodal.runs.settings import (
 from xmodal.splat_files import read_splats, write_splats
 from xmodal.splat_values import as_gaussians, as_splats, centres
 from xmodal.store import FeatureInfo, Run, create_run, fingerprint_of
-from xmodal.values import PointSets
+from xmodal.values import Frames, PointSets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,6 +197,8 @@ def _lift_scene(spec: RunFile, scene: Scene, request: LiftRequest, report: Repor
         info = node_info(spec.graph, name, value, teachers, prints[name])
         if isinstance(value, PointSets):
             run.write_sets(name, info, value, made_from=of_node[name])
+        elif isinstance(value, Frames):
+            run.write_frames(name, info, value, made_from=of_node[name])
         else:
             arrays = feature_arrays(value)
             codec = spec.store.codec

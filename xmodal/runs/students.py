@@ -11,19 +11,23 @@ import numpy as np
 import torch
 
 from detectors.spaces import to_space
+from detectors.splat_student import SplatStudent
 from xmodal.config.runfile import RunFile, load_run
 from xmodal.edges.distill.head import Head
 from xmodal.errors import CheckpointError, DataError, UsageError
 from xmodal.graph.parts import projects
 from xmodal.runs.frozen import feature_arrays
 from xmodal.runs.scenes import home_of
+from xmodal.splat_files import read_splats, write_splats
+from xmodal.splat_values import as_gaussians
 from xmodal.store import FeatureInfo, Features, Run
 from xmodal.train.averages import fit_student
 from xmodal.train.checkpoint import checkpoints, fit_state, load_checkpoint
 from xmodal.train.data import Distill, Student
+from xmodal.train.drawn import predict_splats
 from xmodal.train.inference import predict
 from xmodal.train.options import Average
-from xmodal.values import Points
+from xmodal.values import Gaussians, Points
 
 if TYPE_CHECKING:
     from torch import nn
@@ -128,6 +132,22 @@ def load_learners(run: Run, spec: RunFile) -> Learners:
     return learners
 
 
+def seen_cloud(run: Run, student: Student, cloud: Points) -> Points | Gaussians:
+    """What a student sees of a run's scene: its points, or all numbers of its splats.
+
+    Args:
+        run: Run of the scene.
+        student: The student.
+        cloud: The run's points.
+
+    Raises:
+        DataError: If the student sees splats, and the run has none.
+    """
+    if not getattr(student.op, "sees_splats", False):
+        return cloud
+    return as_gaussians(read_splats(run.gaussians))
+
+
 def refuse_bound(spec: RunFile, where: str) -> None:
     """Refuse to show another scene to students whose weights belong to that of their training.
 
@@ -215,7 +235,7 @@ class Answer:
     points: Points
 
 
-def answers(spec: RunFile, learners: Learners, cloud: Points) -> Iterator[Answer]:
+def answers(run: Run, spec: RunFile, learners: Learners, cloud: Points) -> Iterator[Answer]:
     """Rows of every student and of every head, one after another.
 
     A student that a teacher meets without a projection speaks that teacher's language and is kept
@@ -223,7 +243,7 @@ def answers(spec: RunFile, learners: Learners, cloud: Points) -> Iterator[Answer
     with rows like the teacher's.
     """
     for name, student in learners.students.items():
-        own = predict(student.op, student.net, cloud)
+        own = predict(student.op, student.net, seen_cloud(run, student, cloud))
         edges = [edge for edge in spec.graph.losses() if edge.target == name]
         direct = [edge for edge in edges if not projects(edge.op)]
         if direct:
@@ -258,6 +278,8 @@ def write_answers(
 ) -> dict[str, float]:
     """Keep what the networks say of a scene; mean cosine to the teacher's rows of each.
 
+    Splats that a student shapes are kept beside its rows.
+
     Args:
         run: Run of the scene.
         spec: Run file of the training.
@@ -266,7 +288,12 @@ def write_answers(
         infos: What is known of the teachers' rows, by node.
     """
     cosines: dict[str, float] = {}
-    for answer in answers(spec, learners, cloud):
+    for name, student in learners.students.items():
+        if isinstance(student.net, SplatStudent):
+            shaped = predict_splats(student.op, student.net, seen_cloud(run, student, cloud))
+            run.drawn(name).parent.mkdir(parents=True, exist_ok=True)
+            write_splats(run.drawn(name), shaped)
+    for answer in answers(run, spec, learners, cloud):
         info = replace(
             infos[answer.like],
             kind="points",

@@ -26,15 +26,17 @@ from xmodal.runs.students import (
     build_learners,
     load_learners,
     refuse_bound,
+    seen_cloud,
     start_from,
     write_answers,
 )
 from xmodal.store import FeatureInfo, Run, create_run, fingerprint_of
 from xmodal.train.checkpoint import checkpoints
 from xmodal.train.crops import Augment
+from xmodal.train.data import Node
 from xmodal.train.loop import fit, replay
 from xmodal.train.options import Stage, TrainOptions
-from xmodal.values import Points, PointSets
+from xmodal.values import Points
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,21 +170,24 @@ def scenes_of(run: Run, spec: RunFile, split: Split) -> list[Run]:
     return [scene for scene in runs if spec.splits.of(scene.path.name) == split]
 
 
-def scene_nodes(run: Run, spec: RunFile, learners: Learners) -> dict[str, Points | PointSets]:
-    """A scene's points and its teachers' rows, by node; rows stay in their files.
+def scene_nodes(run: Run, spec: RunFile, learners: Learners) -> dict[str, Node]:
+    """A scene's points or splats and its teachers' rows, by node; rows stay in their files.
 
     Raises:
         DataError: If a teacher was not lifted for this scene.
     """
     cloud = read_points(run.points).points
-    nodes: dict[str, Points | PointSets] = {
-        student.cloud: cloud for student in learners.students.values()
+    nodes: dict[str, Node] = {
+        student.cloud: seen_cloud(run, student, cloud) for student in learners.students.values()
     }
     for edge in learners.losses:
         if edge.teacher in nodes or edge.teacher in learners.averages:
             continue
-        if spec.graph.nodes[edge.teacher].kind == "point_sets":
+        kind = spec.graph.nodes[edge.teacher].kind
+        if kind == "point_sets":
             nodes[edge.teacher] = run.sets(edge.teacher)
+        elif kind == "frames":
+            nodes[edge.teacher] = run.frames(edge.teacher)
         else:
             nodes[edge.teacher] = stored_points(run.features(edge.teacher), cloud)
     return nodes

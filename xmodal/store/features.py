@@ -4,6 +4,7 @@ rows.npy                        the features, by codec (see `xmodal.store.codecs
 valid weight num_views disagreement .npy     one number a point
 segments.npy                    super-point or mask of every point, where points have them
 crow col membership_weight .npy the points of every set, in stores of point sets
+                                of frames, the rows that every pixel reads, beside `_PER_FRAMES`
 groups views .npy               mask and view of every set, where sets have them
 store.json                      what it is, what it was made from, SHA-256 of every chunk
 """
@@ -44,6 +45,8 @@ _PER_POINT = ("valid", "weight", "num_views", "disagreement")
 _MEMBERSHIP = ("crow", "col", "membership_weight")
 # Of sets, where they have them; stores that were written without them open as before.
 _PER_SET = ("groups", "views")
+# Pixels, cameras, and where the rows of each view begin.
+_PER_FRAMES = ("rgb", "depth_m", "inside", "hw", "K", "T_world_cam", "offsets")
 # A record lists one hash for 4 MiB of data; one larger than this is not ours.
 _MAX_RECORD_BYTES = 64 << 20
 _LIFT_AGAIN = "lift again with --overwrite"
@@ -67,8 +70,8 @@ class FeatureInfo:
         codec: How rows are stored.
         cosine_error_mean: The mean of that error over observed rows; set on writing.
         classes: Names of the channels when rows are class probabilities, else empty.
-        kind: Whether a row belongs to a point or to a set of points.
-        num_sources: Points that sets are made of; 0 in a store of points.
+        kind: Whether a row belongs to a point, to a set of points, or to a view of frames.
+        num_sources: Points that sets are made of, or pixels of frames; 0 in a store of points.
     """
 
     teacher: str
@@ -82,7 +85,7 @@ class FeatureInfo:
     codec: Codec = "fp16"
     cosine_error_mean: float = 0.0
     classes: tuple[str, ...] = ()
-    kind: Literal["points", "point_sets"] = "points"
+    kind: Literal["points", "point_sets", "frames"] = "points"
     num_sources: int = 0
 
 
@@ -213,6 +216,15 @@ def open_sets(folder: Path) -> tuple[FeatureInfo, dict[str, Array], StoredRows]:
     return _steady(folder, _open_sets)
 
 
+def open_frames(folder: Path) -> tuple[FeatureInfo, dict[str, Array], StoredRows]:
+    """Open a store of frames: what it is, its arrays by name, and its rows.
+
+    Raises:
+        DataError: As `open_features`.
+    """
+    return _steady(folder, _open_frames)
+
+
 def read_info(folder: Path) -> FeatureInfo:
     """What a store holds, from its record alone; nothing else is read."""
     return _info(folder, _read_record(folder))
@@ -248,6 +260,22 @@ def _open_sets(folder: Path) -> tuple[FeatureInfo, dict[str, Array], StoredRows]
         check_shape(folder / f"{name}.npy", arrays[name], (length,))
     check_shape(folder / "membership_weight.npy", arrays["membership_weight"], arrays["col"].shape)
     return info, arrays, CODECS[info.codec].open(folder, (info.num_points, info.channels))
+
+
+def _open_frames(folder: Path) -> tuple[FeatureInfo, dict[str, Array], StoredRows]:
+    _, info = _checked(folder, "frames")
+    names = ("valid", "weight", *_MEMBERSHIP, *_PER_FRAMES)
+    arrays = {name: load_array(folder / f"{name}.npy") for name in names}
+    num, pixels, views = info.num_points, info.num_sources, len(arrays["hw"])
+    shapes: dict[str, tuple[int, ...]] = {
+        "valid": (num,), "weight": (num,), "crow": (pixels + 1,), "rgb": (pixels, 3),
+        "depth_m": (pixels,), "inside": (pixels,), "hw": (views, 2), "K": (views, 3, 3),
+        "T_world_cam": (views, 4, 4), "offsets": (views + 1,),
+        "membership_weight": arrays["col"].shape,
+    }  # fmt: skip
+    for name, shape in shapes.items():
+        check_shape(folder / f"{name}.npy", arrays[name], shape)
+    return info, arrays, CODECS[info.codec].open(folder, (num, info.channels))
 
 
 def _checked(folder: Path, kind: str) -> tuple[dict[str, Any], FeatureInfo]:

@@ -4,6 +4,7 @@
     RUN/points.ply                  the points; every feature store shares this row order
     RUN/gaussians.ply               splats, where features are of those; points are their centres
     RUN/features/{lifted,student}/  one feature store a node, see `xmodal.store.features`
+    RUN/splats/STUDENT.ply          splats that a student shaped, in the row order of the points
     RUN/checkpoints/ metrics.csv log.jsonl
     RUN/manifest.json               sha256 of every file above, versions, fingerprint
 
@@ -39,8 +40,9 @@ from xmodal.store.features import (
     read_info,
     write_store,
 )
+from xmodal.store.frames import frame_arrays, frame_info, read_frames
 from xmodal.store.rows import Codec
-from xmodal.values import PointSets
+from xmodal.values import Frames, PointSets
 
 _VERSIONED = ("xmodal", "torch", "numpy", "numba", "timm", "onnxruntime", "open_clip_torch")
 
@@ -225,6 +227,34 @@ class Run:
             views=tensors.get("views"),
         )
 
+    def write_frames(
+        self,
+        source: str,
+        info: FeatureInfo,
+        frames: Frames,
+        *,
+        made_from: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Store frames under `features/SOURCE`; numbers of `info` are set from the value.
+
+        Raises:
+            DataError: As `write_features`.
+        """
+        folder = self.path / "features" / source
+        write_store(folder, frame_info(info, frames), made_from or {}, frame_arrays(frames))
+
+    def frames(self, source: str) -> Frames:
+        """Frames of a node, rows in float32, after checking every byte of them.
+
+        Raises:
+            DataError: If they are missing, damaged, or do not fit together.
+        """
+        return read_frames(self._store(source))
+
+    def drawn(self, student: str) -> Path:
+        """The splats that a student shaped, in the row order of the points."""
+        return self.path / "splats" / f"{student}.ply"
+
     def info(self, source: str) -> FeatureInfo:
         """What a store holds; nothing but its record is read."""
         return read_info(self._store(source))
@@ -328,7 +358,7 @@ def _clear(path: Path) -> None:
     own = ("graph.yaml", "run.yaml", "manifest.json", "points.ply", "gaussians.ply", "log.jsonl")
     for name in own:
         (path / name).unlink(missing_ok=True)
-    for name in ("features", "checkpoints"):
+    for name in ("features", "checkpoints", "splats"):
         shutil.rmtree(path / name, ignore_errors=True)
 
 

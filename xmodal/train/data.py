@@ -16,10 +16,14 @@ from detectors.point_student import PointStudent
 from lifting.operator import LiftOperator
 from lifting.points import voxelize
 from xmodal.errors import DataError
-from xmodal.train.inference import StudentOp, observed
+from xmodal.train.inference import StudentOp, inputs_of, observed, places_of
 from xmodal.train.options import Average
 from xmodal.train.sets import counting_sets, in_some_set
-from xmodal.values import Points, PointSets
+from xmodal.train.views import Shown, shown_points
+from xmodal.values import Frames, Gaussians, Points, PointSets
+
+Node = Points | PointSets | Frames | Gaussians
+"""What a scene has at a node of the graph: a student's points or splats, or a teacher."""
 
 # Cells of a scene are counted at the scale of furniture's parts, whatever its cloud's spacing.
 _EXTENT_VOXEL_M = 0.05
@@ -35,7 +39,11 @@ class DistillOp(Protocol):
         ...
 
     def __call__(
-        self, teacher: Points | PointSets, student: Points, *, net: nn.Module | None = None
+        self,
+        teacher: Points | PointSets | Frames,
+        student: Points | Gaussians,
+        *,
+        net: nn.Module | None = None,
     ) -> Float[Tensor, ""]:
         """The loss."""
         ...
@@ -78,9 +86,10 @@ class TrainScene:
     """Points of one scene, checked, with what students are told about them.
 
     Attributes:
-        nodes: Points of each cloud and teacher, and teachers' sets of points.
+        nodes: Points or splats of each cloud and teacher, and teachers' sets of points and frames.
         inputs: Per student, the inputs of every point.
         of_point: Per teacher of sets, the sets of each point.
+        in_view: Per frames and student, the points that each view shows, the nearest first.
 
     Raises:
         DataError: If a node is missing, or a teacher has no row for some point.
@@ -89,7 +98,7 @@ class TrainScene:
     def __init__(
         self,
         index: int,
-        nodes: Mapping[str, Points | PointSets],
+        nodes: Mapping[str, Node],
         students: Mapping[str, Student],
         losses: Sequence[Distill],
         averages: Mapping[str, Average],
@@ -100,6 +109,11 @@ class TrainScene:
         if missing := sorted(needed - nodes.keys()):
             raise _unfit(index, f"the nodes {sorted(needed)}", f"no {missing}")
         self._clouds = {name: self._points(s.cloud) for name, s in students.items()}
+        self.in_view = {
+            (edge.teacher, edge.student): shown_points(teacher, self._clouds[edge.student].xyz)
+            for edge in stored
+            if isinstance(teacher := nodes[edge.teacher], Frames)
+        }
         self._seen: dict[tuple[str, str], Tensor] = {
             (edge.teacher, edge.student): self._observed(edge) for edge in stored
         }
@@ -108,7 +122,7 @@ class TrainScene:
             for edge in stored
             if isinstance(teacher := nodes[edge.teacher], PointSets)
         }
-        self.inputs = {name: s.op.describe(self._clouds[name]) for name, s in students.items()}
+        self.inputs = {name: inputs_of(s.op, self._given(s.cloud)) for name, s in students.items()}
 
     def cloud(self, student: str) -> Points:
         """The points that a student sees."""
@@ -134,15 +148,22 @@ class TrainScene:
     def sample_rows(self, teacher: str, num: int, rng: np.random.Generator) -> Float[Tensor, "R C"]:
         """Up to `num` of the rows that a teacher observed, in float32."""
         value = self.nodes[teacher]
-        seen = counting_sets(value) if isinstance(value, PointSets) else observed(value)
+        if isinstance(value, (PointSets, Frames)):
+            seen = counting_sets(value)
+        else:
+            seen = observed(places_of(value))
         chosen = np.sort(rng.permutation(seen.nonzero().squeeze(1).numpy())[:num])
         assert value.rows is not None, "checked when the scene was made"
         return value.rows[torch.from_numpy(chosen)].to(torch.float32)
 
     def _points(self, name: str) -> Points:
+        return places_of(self._given(name))
+
+    def _given(self, name: str) -> Points | Gaussians:
         value = self.nodes[name]
-        if isinstance(value, PointSets):
-            raise _unfit(self.index, f"points at {name}", "sets of points")
+        if isinstance(value, (PointSets, Frames)):
+            got = "sets of points" if isinstance(value, PointSets) else "frames"
+            raise _unfit(self.index, f"points at {name}", got)
         return value
 
     def _observed(self, edge: Distill) -> Tensor:
@@ -152,10 +173,15 @@ class TrainScene:
                 got = f"sets of a cloud of {teacher.membership.num_sources}"
                 raise _unfit(self.index, f"sets {edge.teacher} of {num} points", got)
             return in_some_set(teacher)
+        if isinstance(teacher, Frames):
+            seen = torch.zeros(num, dtype=torch.bool)
+            for rows in self.in_view[edge.teacher, edge.student]:
+                seen[rows] = True
+            return seen
         if teacher.rows is None or len(teacher.rows) != num:
             got = "no rows" if teacher.rows is None else f"{len(teacher.rows)} rows"
             raise _unfit(self.index, f"a row of {edge.teacher} for {num} points", got)
-        return observed(teacher)
+        return observed(places_of(teacher))
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,13 +203,17 @@ class Batch:
     """A scene and, per student, the piece of it that a step looks at.
 
     `wide` holds, for students whose moving average sees more, its piece: the same compared rows
-    among more points. `sets` holds, where not all are compared, the chosen sets of each teacher.
+    among more points. `sets` holds, where not all are compared, the chosen sets of each teacher;
+    `views` the views that are rendered, by frames and student.
     """
 
     scene: TrainScene
     pieces: dict[str, Piece]
     wide: dict[str, Piece]
     sets: dict[str, Int[Tensor, " K"]] = field(default_factory=dict[str, Tensor])
+    views: dict[tuple[str, str], tuple[Shown, ...]] = field(
+        default_factory=dict[tuple[str, str], tuple[Shown, ...]]
+    )
 
 
 def as_points(xyz: Float[Tensor, "M 3"], **fields: Tensor | None) -> Points:
@@ -211,9 +241,9 @@ def take_rows(points: Points, rows: Int[Tensor, " S"], device: str) -> Points:
     return as_points(points.xyz[rows].to(device), rows=features, **taken)
 
 
-def bad_rows(value: Points | PointSets, rows: Int[Tensor, " S"]) -> list[int]:
-    """Rows of a teacher that hold NaN or infinity: among `rows` for points, all for sets."""
-    if isinstance(value, PointSets):
+def bad_rows(value: Node, rows: Int[Tensor, " S"]) -> list[int]:
+    """Rows of a teacher that hold NaN or infinity: among `rows` for points, all for others."""
+    if isinstance(value, (PointSets, Frames)):
         return (~torch.isfinite(value.rows).all(dim=1)).nonzero().squeeze(1).tolist()
     if value.rows is None:
         return []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from detectors.point_student import Encoded, PointStudent
+from detectors.splat_student import SplatStudent
 from xmodal.errors import BackendError, UsageError
 from xmodal.point_inputs import input_columns
 from xmodal.train.averages import MovingAverages
 from xmodal.train.data import Batch, Distill, Piece, Student, TrainScene, as_points, take_rows
+from xmodal.train.drawn import as_drawn
+from xmodal.train.inference import places_of
 from xmodal.train.options import Average, TrainOptions
 from xmodal.train.sets import choose_sets, take_sets
-from xmodal.values import Points, PointSets
+from xmodal.train.views import take_views
+from xmodal.values import Frames, Gaussians, Points, PointSets
 
 
 class Forward:
@@ -39,6 +44,7 @@ class Forward:
         self.students, self.losses, self.options = students, losses, options
         self.averages, self.copies = averages, copies
         self.columns = _columns(students, options)
+        _refuse_moved(students, options)
         self.bf16 = _uses_bf16(options)
 
     def losses_of(
@@ -47,7 +53,7 @@ class Forward:
         edges: Iterable[int],
         trained: frozenset[str],
         rng: np.random.Generator,
-    ) -> tuple[dict[int, Tensor], dict[str, Points]]:
+    ) -> tuple[dict[int, Tensor], dict[str, Points | Gaussians]]:
         """Run each student on its piece and compare it with each of its teachers.
 
         Args:
@@ -71,7 +77,7 @@ class Forward:
             if edge.teacher in self.averages:
                 if pair not in slow:
                     slow[pair] = self._slow(edge, batch, rng)
-                teacher: Points | PointSets = slow[pair]
+                teacher: Points | PointSets | Frames = slow[pair]
             else:
                 teacher = self._stored(edge, batch)
             rows = given[edge.student].rows
@@ -82,8 +88,11 @@ class Forward:
             parts[index] = edge.op(teacher, given[edge.student], **_projection(edge))
         return parts, given
 
-    def _stored(self, edge: Distill, batch: Batch) -> Points | PointSets:
+    def _stored(self, edge: Distill, batch: Batch) -> Points | PointSets | Frames:
         value = batch.scene.nodes[edge.teacher]
+        if isinstance(value, Frames):
+            views = batch.views[edge.teacher, edge.student]
+            return take_views(value, views, self.options.device)
         rows, options = batch.pieces[edge.student].compared, self.options
         if isinstance(value, PointSets):
             of_point = batch.scene.of_point[edge.teacher]
@@ -92,7 +101,7 @@ class Forward:
                 of_point = value.membership.transpose()
             few = options.min_set_points
             return take_sets(value, of_point, rows, options.device, min_points=few)
-        return take_rows(value, rows, options.device)
+        return take_rows(places_of(value), rows, options.device)
 
     def _student(
         self,
@@ -101,12 +110,18 @@ class Forward:
         piece: Piece,
         trained: bool,
         rng: np.random.Generator,
-    ) -> Points:
-        cloud, device = scene.cloud(name), self.options.device
+    ) -> Points | Gaussians:
+        cloud, device, net = scene.cloud(name), self.options.device, self.students[name].net
         with torch.set_grad_enabled(trained):
-            xyz, encoded, rows = self._run(self.students[name].net, name, scene, piece, rng)
+            xyz, encoded, rows = self._run(net, name, scene, piece, rng)
         segments = None if cloud.segments is None else cloud.segments[piece.compared].to(device)
         masked = None if encoded.masked is None else encoded.masked[piece.chosen.to(device)]
+        if isinstance(net, SplatStudent):
+            # Where the points are in the world, not where augmentation put them.
+            places = cloud.xyz[piece.compared].to(device)
+            with torch.set_grad_enabled(trained):
+                shapes = net.shapes(encoded, places, piece.chosen.to(device))
+            return replace(as_drawn(shapes, rows), segments=segments, masked=masked)
         return as_points(xyz[piece.chosen].to(device), rows=rows, segments=segments, masked=masked)
 
     @torch.no_grad()
@@ -191,6 +206,21 @@ def _columns(
                 fix=f"set {setting} to 0, or add {key} to the inputs",
             )
     return columns
+
+
+def _refuse_moved(students: Mapping[str, Student], options: TrainOptions) -> None:
+    """Refuse augmentation that a splat shaped in a moved crop would have to be moved back from."""
+    drawing = sorted(n for n, student in students.items() if isinstance(student.net, SplatStudent))
+    augment = options.augment
+    names = ("rotate_rad", "tilt_rad", "flip", "scale", "elastic_m", "input_jitter")
+    moved = [name for name in names if getattr(augment, name) > 0]
+    if drawing and moved:
+        raise UsageError(
+            f"augmentation of {drawing[0]}",
+            wanted="pieces as they lie in the world, where cameras look at the splats made of them",
+            got=f"{moved[0]}: {getattr(augment, moved[0])}",
+            fix=f"leave {moved[0]} out; shift, jitter_m and drop_colour are fine",
+        )
 
 
 def _uses_bf16(options: TrainOptions) -> bool:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from detectors.point_student import PointStudent
-from xmodal.values import Points
+from xmodal.splat_values import centres
+from xmodal.values import Gaussians, Points
 
 # Points that a network looks at together: about 1 GB of activations for the tiny U-Net.
 _MAX_POINTS = 400_000
@@ -24,9 +25,23 @@ _DECODE_ROWS = 8192
 class StudentOp(Protocol):
     """What training and inference need of a student's op."""
 
-    def describe(self, cloud: Points) -> Float[Tensor, "N Ci"]:
-        """Inputs of every point, which may depend on the whole cloud."""
+    @property
+    def describe(self) -> Callable[..., Float[Tensor, "N Ci"]]:
+        """Gives the inputs of every point, which may depend on the whole cloud.
+
+        It is given points; an op with `sees_splats` is given the splats of a run over splats.
+        """
         ...
+
+
+def inputs_of(op: StudentOp, cloud: Points | Gaussians) -> Float[Tensor, "M Ci"]:
+    """Inputs of every point or splat, as the op describes them."""
+    return op.describe(cloud)
+
+
+def places_of(cloud: Points | Gaussians) -> Points:
+    """The points, or the centres of splats."""
+    return centres(cloud) if isinstance(cloud, Gaussians) else cloud
 
 
 def run_student(net: PointStudent, cloud: Points, inputs: Float[Tensor, "M Ci"]) -> Points:
@@ -42,7 +57,7 @@ def run_student(net: PointStudent, cloud: Points, inputs: Float[Tensor, "M Ci"])
 def predict(
     op: StudentOp,
     net: PointStudent,
-    cloud: Points,
+    cloud: Points | Gaussians,
     *,
     out: Float[Tensor, "M C"] | None = None,
     max_points: int = _MAX_POINTS,
@@ -55,7 +70,7 @@ def predict(
     Args:
         op: The student's op; describes the cloud.
         net: Its network; it is left in evaluation mode.
-        cloud: Any number of samples.
+        cloud: Any number of samples; splats for an op that sees them.
         out: Where to put the rows, for instance a tensor over a mapped file; made when None.
         max_points: Points that the network looks at together, border included or not.
 
@@ -63,9 +78,9 @@ def predict(
         The cloud with rows in the network's space; all rows valid, of weight 1.
     """
     device = next(net.parameters()).device
-    inputs = op.describe(cloud)
+    inputs, cloud = inputs_of(op, cloud), places_of(cloud)
     net.eval()
-    for block, own in _blocks(cloud, max_points):
+    for block, own in blocks_of(cloud, max_points):
         encoded = net.encode(
             cloud.xyz[block].to(device),
             torch.tensor([0, len(block)]),
@@ -93,7 +108,9 @@ def _with_rows(cloud: Points, rows: Tensor) -> Points:
     )
 
 
-def _blocks(cloud: Points, max_points: int) -> Iterator[tuple[Tensor, Tensor]]:
+def blocks_of(
+    cloud: Points, max_points: int = _MAX_POINTS
+) -> Iterator[tuple[Int[Tensor, " K"], Bool[Tensor, " K"]]]:
     """Rows that are seen together, and which of them the block answers for."""
     for rows in torch.arange(len(cloud.xyz)).split(cloud.offsets.diff().tolist()):
         xyz = cloud.xyz[rows]

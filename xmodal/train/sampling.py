@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xmodal.errors import DataError
+from xmodal.errors import DataError, UsageError
 from xmodal.train.crops import nearest
 from xmodal.train.data import Batch, Distill, Piece, Student, TrainScene
 from xmodal.train.options import TrainOptions
 from xmodal.train.sets import draw_sets
-from xmodal.values import PointSets
+from xmodal.train.views import Shown, draw_views
+from xmodal.values import Frames, PointSets
 
 # A moving average with a global view sees this many times the points.
 _WIDER = 2
@@ -49,6 +50,9 @@ class Sampler:
         first = next(iter(students))
         teachers = {edge.teacher for edge in edges}
         nodes = scenes[0].nodes if scenes else {}
+        frames = [e for e in edges if isinstance(nodes.get(e.teacher), Frames)]
+        self._viewed = {n: [e for e in frames if e.student == n] for n in students}
+        _refuse_wider(self._viewed, wide)
         self._set_teachers = sorted(t for t in teachers if isinstance(nodes.get(t), PointSets))
         self._seen = [{n: scene.seen(n, edges) for n in students} for scene in scenes]
         self._centres = [
@@ -95,8 +99,13 @@ class Sampler:
         centres = places[torch.from_numpy(rng.integers(len(places), size=crops))]
         pieces: dict[str, Piece] = {}
         wide: dict[str, Piece] = {}
+        views: dict[tuple[str, str], tuple[Shown, ...]] = {}
         for name in self.students:
             xyz = scene.cloud(name).xyz
+            if self._viewed[name]:
+                most = max(1, options.crop_points // (2 if halve else 1))
+                pieces[name] = self._in_views(scene, name, most, views, rng)
+                continue
             around = centres[:1] if each >= len(xyz) else centres
             seen = self._seen[index][name]
             if name not in self.wide:
@@ -109,7 +118,29 @@ class Sampler:
             crop = [w[i] for w, i in zip(wider, inside, strict=True)]
             pieces[name] = _piece(crop, seen, num_compared, rng)
             wide[name] = _widened(pieces[name], wider, inside)
-        return Batch(scene, pieces, wide, self._sets(scene, rng))
+        return Batch(scene, pieces, wide, self._sets(scene, rng), views)
+
+    def _in_views(
+        self,
+        scene: TrainScene,
+        name: str,
+        most: int,
+        views: dict[tuple[str, str], tuple[Shown, ...]],
+        rng: np.random.Generator,
+    ) -> Piece:
+        """What some views show, as one crop; all of it is compared, as pixels need every splat."""
+        kept: list[Tensor] = []
+        for edge in self._viewed[name]:
+            frames, pair = scene.nodes[edge.teacher], (edge.teacher, name)
+            assert isinstance(frames, Frames), "looked up when the stage began"
+            xyz = scene.cloud(name).xyz
+            num = int(getattr(edge.op, "views", 1))
+            views[pair], rows = draw_views(
+                frames, scene.in_view[pair], xyz, rng, num=num, most=most
+            )
+            kept.append(rows)
+        rows = torch.cat(kept).unique()
+        return Piece(rows, _offsets([rows]), torch.arange(len(rows)))
 
     def _sets(self, scene: TrainScene, rng: np.random.Generator) -> dict[str, Tensor]:
         """The sets that are compared, where a step compares only some."""
@@ -122,6 +153,17 @@ class Sampler:
             assert isinstance(value, PointSets), "looked up when the stage began"
             chosen[teacher] = draw_sets(value, most, rng)
         return chosen
+
+
+def _refuse_wider(viewed: Mapping[str, Sequence[Distill]], wide: Collection[str]) -> None:
+    both = sorted(name for name in wide if viewed.get(name))
+    if both:
+        raise UsageError(
+            f"moving average with a global view, student {both[0]}",
+            wanted="a student of crops, which an average can see more around",
+            got="one that sees what whole pictures show",
+            fix="write view: local at its `ema` edge",
+        )
 
 
 def _offsets(crops: Sequence[Tensor]) -> Tensor:

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from lifting.operator import LiftOperator
-from xmodal.values import PointSets
+from xmodal.values import Frames, PointSets
 
 
 def in_some_set(sets: PointSets) -> Bool[Tensor, " N"]:
@@ -89,6 +89,6 @@ def draw_sets(sets: PointSets, most: int, rng: np.random.Generator) -> Int[Tenso
     return torch.from_numpy(np.sort(mixed[:most]))
 
 
-def counting_sets(sets: PointSets) -> Bool[Tensor, " M"]:
-    """Sets that are valid and have weight."""
+def counting_sets(sets: PointSets | Frames) -> Bool[Tensor, " M"]:
+    """Sets, or rows of frames, that are valid and have weight."""
     return sets.valid & (sets.weight > 0)

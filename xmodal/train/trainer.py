@@ -19,17 +19,18 @@ from detectors.memory_attention import MemoryAttention
 from xmodal.errors import BackendError, UsageError
 from xmodal.train.averages import MovingAverages
 from xmodal.train.balance import Balance
-from xmodal.train.data import Batch, Distill, Student, TrainScene
+from xmodal.train.data import Batch, Distill, Node, Student, TrainScene
 from xmodal.train.failures import NonFinite, dump, name_culprit
 from xmodal.train.field_start import start_fields
 from xmodal.train.forward import Forward
+from xmodal.train.inference import places_of
 from xmodal.train.options import Average, TrainOptions
 from xmodal.train.phases import Phase, plan_phases
 from xmodal.train.sampling import Sampler
 from xmodal.train.state import RESUME_MAY_CHANGE, Generators, TrainingState, plain
-from xmodal.values import Points, PointSets
+from xmodal.values import Frames, Gaussians, Points, PointSets
 
-Scene = Mapping[str, Points | PointSets]
+Scene = Mapping[str, Node]
 # Enough to tell a thousand directions apart.
 _START_ROWS = 4096
 
@@ -253,7 +254,9 @@ class Trainer:
         loss = math.fsum(value for _, value in batches) / num
         return Gradients(loss, norm, sums, batches, seconds)
 
-    def _total(self, parts: Mapping[int, Tensor], given: Mapping[str, Points]) -> Tensor:
+    def _total(
+        self, parts: Mapping[int, Tensor], given: Mapping[str, Points | Gaussians]
+    ) -> Tensor:
         # An edge that does not count in this stage is one that had no rows.
         none = next(iter(parts.values())).new_zeros(())
         shared = [points.rows for points in given.values() if points.rows is not None]
@@ -318,8 +321,10 @@ def _settings(op: Any) -> dict[str, Any]:
     return {"op": type(op).__name__, **asdict(op)}
 
 
-def _size(value: Points | PointSets) -> int:
-    return len(value.rows) if isinstance(value, PointSets) else len(value.xyz)
+def _size(value: Node) -> int:
+    if isinstance(value, (PointSets, Frames)):
+        return len(value.rows)
+    return len(places_of(value).xyz)
 
 
 def _optimiser(parameters: list[nn.Parameter], options: TrainOptions) -> torch.optim.AdamW:

@@ -12,13 +12,14 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
+    from detectors.masking import CellMask
     from detectors.point_student import PointStudent
     from xmodal.values import Points
 
 
 @dataclass(frozen=True, kw_only=True)
-class VoxelStudentOp:
-    """Settings of a student over voxels; subclasses say which network stands on them.
+class VoxelSettings:
+    """Settings of a network over voxels of points; subclasses say which, and what it gives.
 
     Attributes:
         op: Name of the op.
@@ -57,6 +58,17 @@ class VoxelStudentOp:
         """Inputs of every point, which depend on the whole cloud: compute them before cropping."""
         return describe_points(cloud, self.inputs, self.up)
 
+    def hidden_cells(self) -> CellMask | None:
+        """What is hidden while training, None for nothing."""
+        from detectors.masking import CellMask
+
+        return CellMask(self.mask_ratio, self.mask_cell_m) if self.mask_ratio > 0 else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class VoxelStudentOp(VoxelSettings):
+    """A student that gives a row for every point; see `VoxelSettings`."""
+
     def __call__(self, net: PointStudent, cloud: Points) -> Points:
         """Rows of every point of the cloud, in the network's space; differentiable."""
         from xmodal.train.inference import run_student
@@ -70,7 +82,6 @@ class VoxelStudentOp:
         space: Literal["unit", "simplex", "raw"] | None,
     ) -> PointStudent:
         """The student around a trunk, which is made from its widths of input and output."""
-        from detectors.masking import CellMask
         from detectors.point_student import TRUNK_CHANNELS, VoxelStudent
 
         width = input_channels(self.inputs)
@@ -80,5 +91,5 @@ class VoxelStudentOp:
             trunk=trunk(width, TRUNK_CHANNELS),
             voxel_m=self.voxel_m,
             space=space or "raw",
-            mask=CellMask(self.mask_ratio, self.mask_cell_m) if self.mask_ratio > 0 else None,
+            mask=self.hidden_cells(),
         )
