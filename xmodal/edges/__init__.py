@@ -90,6 +90,9 @@ _BUILT_IN: Mapping[Verb, Mapping[str, str]] = MappingProxyType(
             "splat_field": "xmodal.edges.encode.splat_field:SplatFieldOp",
             "gaussian_head": "xmodal.edges.encode.gaussian_head:GaussianHeadOp",
             "splat_scene": "xmodal.edges.encode.splat_scene:SplatSceneOp",
+            "audio_cnn": "xmodal.edges.encode.audio_cnn:AudioCnn",
+            "imu_tcn": "xmodal.edges.encode.imu_tcn:ImuTcn",
+            "skeleton_net": "xmodal.edges.encode.skeleton_net:SkeletonNetOp",
         },
         "lift": {
             "points": "xmodal.edges.lift.points:LiftPoints",
