@@ -5,20 +5,20 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
-from detectors.point_student import PointStudent
 from xmodal.train.checkpoint import Checkpoint, fit_state
-from xmodal.train.data import Student
 from xmodal.train.options import Average
+from xmodal.train.phases import Learner
 
 
 @dataclass(frozen=True, eq=False)
 class _Copy:
-    net: PointStudent
-    source: PointStudent
+    net: nn.Module
+    source: nn.Module
     decay: float
 
 
@@ -33,7 +33,7 @@ class MovingAverages:
 
     def __init__(
         self,
-        students: Mapping[str, Student],
+        students: Mapping[str, Learner],
         averages: Mapping[str, Average],
         ema_decay: float | None,
     ) -> None:
@@ -44,7 +44,7 @@ class MovingAverages:
             if ema_decay is not None:
                 self._add(f"ema/{name}", student.net, ema_decay)
 
-    def _add(self, name: str, source: PointStudent, decay: float) -> None:
+    def _add(self, name: str, source: nn.Module, decay: float) -> None:
         net = copy.deepcopy(source).requires_grad_(False).eval()
         self._copies[name] = _Copy(net, source, decay)
 
@@ -53,7 +53,7 @@ class MovingAverages:
         """The copies by the names that they have in checkpoints."""
         return {name: made.net for name, made in self._copies.items()}
 
-    def teacher(self, name: str) -> PointStudent:
+    def teacher(self, name: str) -> Any:
         """The network of a slow teacher."""
         return self._copies[f"average/{name}"].net
 
@@ -74,7 +74,7 @@ class MovingAverages:
                 mine.copy_(theirs)
 
     @torch.no_grad()
-    def finish(self, students: Mapping[str, Student]) -> None:
+    def finish(self, students: Mapping[str, Learner]) -> None:
         """Give students their averaged weights for inference, where such are kept."""
         for name, student in students.items():
             if (made := self._copies.get(f"ema/{name}")) is not None:

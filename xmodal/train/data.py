@@ -66,20 +66,34 @@ class Student:
     cloud: str = "cloud"
     warm: bool = False
 
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The one node that it sees."""
+        return (self.cloud,)
+
 
 @dataclass(frozen=True, eq=False)
 class Distill:
-    """A distillation edge: node names of teacher and student, and the projection if it has one."""
+    """A distillation edge: node names of teacher and student, and the projection if it has one.
+
+    `others` are further teachers, of an edge that chooses among several.
+    """
 
     op: DistillOp
     teacher: str
     student: str
     net: nn.Module | None = None
+    others: tuple[str, ...] = ()
+
+    @property
+    def teachers(self) -> tuple[str, ...]:
+        """All teachers, in the order of the edge."""
+        return (self.teacher, *self.others)
 
     @property
     def key(self) -> str:
         """The edge as the graph writes it, `teacher -> student`."""
-        return f"{self.teacher} -> {self.student}"
+        return f"{', '.join(self.teachers)} -> {self.student}"
 
 
 class TrainScene:

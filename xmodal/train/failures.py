@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,18 +9,18 @@ from typing import Any
 from xmodal.atomic import write_json
 from xmodal.errors import DataError
 from xmodal.train.checkpoint import save_checkpoint
-from xmodal.train.data import Batch, Distill, bad_rows
 from xmodal.train.state import Generators, TrainingState
+from xmodal.train.task import Place
 
 
 @dataclass(frozen=True, eq=False)
 class NonFinite:
-    """A step (counted from 0) with its loss, gradient norm and the first piece at fault."""
+    """A step (counted from 0) with its loss, gradient norm and where the first fault was."""
 
     step: int
     loss: float
     norm: float
-    batch: Batch
+    place: Place
 
 
 def dump(
@@ -45,30 +44,23 @@ def dump(
     record: dict[str, Any] = {
         "step": failure.step + 1,
         "seed": seed,
-        "scene": failure.batch.scene.index,
         "loss": str(failure.loss),
         "grad_norm": str(failure.norm),
         "state": file.with_suffix("").name,
-        "rows": {name: piece.compared.tolist() for name, piece in failure.batch.pieces.items()},
+        **failure.place.record,
     }
     write_json(file, record)
     return file
 
 
-def name_culprit(failure: NonFinite, losses: Sequence[Distill], file: Path) -> DataError:
+def name_culprit(failure: NonFinite, file: Path) -> DataError:
     """The error of a step: which teacher rows are not finite, or that all are."""
-    nodes, pieces = failure.batch.scene.nodes, failure.batch.pieces
-    bad = [
-        f"{edge.teacher} row {row}"
-        for edge in losses
-        if edge.student in pieces and edge.teacher in nodes
-        for row in bad_rows(nodes[edge.teacher], pieces[edge.student].compared)
-    ]
+    bad = failure.place.bad
     where = f"the step is in {file}, for `xmodal train --replay`"
     return DataError(
-        f"step {failure.step + 1}, scene {failure.batch.scene.index}",
+        f"step {failure.step + 1}, {failure.place.name}",
         wanted="a finite loss and gradient",
         got=f"loss {failure.loss}, gradient norm {failure.norm}; "
         + (f"not finite: {', '.join(bad[:3])}" if bad else "all teacher rows are finite"),
-        fix=f"lift those rows again; {where}" if bad else f"lower lr; {where}",
+        fix=f"compute those rows again; {where}" if bad else f"lower lr; {where}",
     )

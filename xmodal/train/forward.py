@@ -45,7 +45,7 @@ class Forward:
         self.averages, self.copies = averages, copies
         self.columns = _columns(students, options)
         _refuse_moved(students, options)
-        self.bf16 = _uses_bf16(options)
+        self.bf16 = uses_bf16(options)
 
     def losses_of(
         self,
@@ -223,7 +223,12 @@ def _refuse_moved(students: Mapping[str, Student], options: TrainOptions) -> Non
         )
 
 
-def _uses_bf16(options: TrainOptions) -> bool:
+def uses_bf16(options: TrainOptions) -> bool:
+    """Whether networks work in bfloat16.
+
+    Raises:
+        BackendError: If the device cannot.
+    """
     if options.amp == "off":
         return False
     if torch.device(options.device).type != "cuda":

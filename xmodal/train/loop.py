@@ -17,14 +17,17 @@ from typing import Any, Literal
 from xmodal.errors import CheckpointError
 from xmodal.train.averages import fit_student
 from xmodal.train.checkpoint import checkpoint_path
+from xmodal.train.clips import Recorded
 from xmodal.train.crops import Augment
 from xmodal.train.data import Distill, DistillOp, Student
 from xmodal.train.inference import StudentOp, predict, run_student
 from xmodal.train.options import Average, Stage, TrainOptions
+from xmodal.train.phases import Learner
 from xmodal.train.replay import Replay, replay
+from xmodal.train.scenes import Scene
 from xmodal.train.stopping import StopSignals
 from xmodal.train.threads import torch_threads
-from xmodal.train.trainer import Scene, Trainer
+from xmodal.train.trainer import Trainer
 
 __all__ = [
     "Augment",
@@ -65,9 +68,9 @@ class TrainResult:
 
 
 def fit(
-    students: Mapping[str, Student],
+    students: Mapping[str, Learner],
     losses: Sequence[Distill],
-    scenes: Sequence[Scene],
+    samples: Sequence[Scene] | Recorded,
     options: TrainOptions,
     out: Path,
     *,
@@ -83,9 +86,9 @@ def fit(
         students: By node name. Their modules are trained in place; with `ema_decay` they end with
             the averaged weights.
         losses: Distillation edges between nodes.
-        scenes: Per scene, the points of each cloud and teacher node, or a teacher's sets of points.
-            Rows may lie in a mapped file, in half precision, or in a store that decodes them; only
-            rows of a crop are ever read.
+        samples: Recordings; or, per scene, the points of each cloud and teacher node, or a
+            teacher's sets of points. Rows may lie in a mapped file, in half precision, or in a
+            store that decodes them; only rows of a crop are ever read.
         options: How to train.
         out: Run folder; gets `checkpoints/` and `log.jsonl`.
         resume: Go on from the newest checkpoint in `out` (start anew when there is none). With
@@ -100,7 +103,7 @@ def fit(
         DataError: If scenes lack a node or observed rows, or the loss is not finite.
         BackendError: If memory runs out, for pieces of half the size too.
     """
-    trainer = Trainer(students, losses, scenes, averages or {}, options, out)
+    trainer = Trainer(students, losses, samples, averages or {}, options, out)
     first, total = _begin(trainer, resume), options.total_steps
     began, history = time.monotonic(), list[dict[str, Any]]()
     trainer.log({"event": "train", "step": first, "steps": total, "seed": options.seed})

@@ -12,6 +12,7 @@ from xmodal.train.crops import Augment
 Amp = Literal["auto", "off", "bf16"]
 Schedule = Literal["cosine", "linear", "constant"]
 BalanceScenes = Literal["points", "voxels", "equal"]
+BalanceRecordings = Literal["none", "class", "group"]
 OnNonFinite = Literal["stop", "skip"]
 OnSaveError = Literal["stop", "continue"]
 _CHOICES = {
@@ -19,6 +20,7 @@ _CHOICES = {
     "schedule": Schedule,
     "balance": BalanceMode,
     "balance_scenes": BalanceScenes,
+    "balance_recordings": BalanceRecordings,
     "on_non_finite": OnNonFinite,
     "on_save_error": OnSaveError,
 }
@@ -91,6 +93,9 @@ class TrainOptions:
         loss_rows: Points of the crops that are compared with the teacher.
         loss_sets: Sets of points of each teacher that a step draws to compare; all if None.
         min_set_points: Sets of points with fewer than this among the compared ones are left out.
+        batch: Recordings that a step sees, where a run is over those.
+        balance_recordings: How often a recording is seen: all alike (`none`), or so that each
+            `class` or each `group` is seen as often as the others.
         accumulate: Pieces that a step sees one after the other, each of `crop_points` points of its
             own scene; the gradient is their mean.
         balance_scenes: How often a scene is seen: in proportion to its observed `points`, to its
@@ -128,6 +133,8 @@ class TrainOptions:
     loss_rows: int = 4096
     loss_sets: int | None = None
     min_set_points: int = 3
+    batch: int = 64
+    balance_recordings: BalanceRecordings = "none"
     accumulate: int = 1
     balance_scenes: BalanceScenes = "voxels"
     balance: BalanceMode = "none"
@@ -151,7 +158,7 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         counts = ("steps", "crop_points", "crops", "loss_rows", "log_every", "checkpoint_every")
-        for name in (*counts, "keep_checkpoints", "accumulate", "min_set_points"):
+        for name in (*counts, "keep_checkpoints", "accumulate", "min_set_points", "batch"):
             if getattr(self, name) < 1:
                 msg = f"{name} must be at least 1, not {getattr(self, name)}"
                 raise ValueError(msg)

@@ -2,15 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 from xmodal.errors import UsageError
-from xmodal.train.data import Distill, Student
+from xmodal.train.data import Distill
 from xmodal.train.options import Average, Stage, TrainOptions
 
 # First parts of names in checkpoints that are not a student's.
 _RESERVED = ("average", "balance", "ema", "optimiser", "rng")
+
+
+@runtime_checkable
+class Learner(Protocol):
+    """A network in training, of points or of recordings.
+
+    Attributes:
+        op: Its op.
+        net: Its module.
+        cloud: What it sees, in words; students of the same have rows that belong together.
+        sources: The nodes that it sees; other students may be among them.
+        warm: Whether its weights mean something already.
+    """
+
+    @property
+    def op(self) -> Any: ...  # noqa: D102 - said above
+
+    @property
+    def net(self) -> Any: ...  # noqa: D102
+
+    @property
+    def cloud(self) -> str: ...  # noqa: D102
+
+    @property
+    def sources(self) -> tuple[str, ...]: ...  # noqa: D102
+
+    @property
+    def warm(self) -> bool: ...  # noqa: D102
+
+
+def with_sources(names: Iterable[str], students: Mapping[str, Learner]) -> frozenset[str]:
+    """Students and all other students whose rows they are made from."""
+    found, waiting = set[str](), [name for name in names if name in students]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting.extend(s for s in students[name].sources if s in students)
+    return frozenset(found)
 
 
 @dataclass(frozen=True)
@@ -33,7 +73,7 @@ class Phase:
 
 
 def plan_phases(
-    students: Mapping[str, Student],
+    students: Mapping[str, Learner],
     losses: Sequence[Distill],
     averages: Mapping[str, Average],
     options: TrainOptions,
@@ -45,7 +85,7 @@ def plan_phases(
             has no teacher; if a moving average does not fit its student or its edges.
     """
     taught = {edge.student for edge in losses}
-    if not students or taught != set(students):
+    if not students or taught - set(students) or with_sources(taught, students) != set(students):
         raise UsageError(
             "training",
             wanted="a distillation edge for every student",
@@ -62,14 +102,14 @@ def plan_phases(
 
 
 def _phase(
-    stage: Stage, first: int, students: Mapping[str, Student], losses: Sequence[Distill]
+    stage: Stage, first: int, students: Mapping[str, Learner], losses: Sequence[Distill]
 ) -> Phase:
     known = {edge.key for edge in losses}
     for name in stage.edges:
         if name not in known:
             raise _wrong(stage, f"edges among {sorted(known)}", name, "name an edge as it is drawn")
     edges = tuple(i for i, e in enumerate(losses) if not stage.edges or e.key in stage.edges)
-    active = {losses[i].student for i in edges}
+    active = with_sources((losses[i].student for i in edges), students)
     keys = {losses[i].key for i in edges if losses[i].net is not None}
     for name in stage.train:
         if name not in active | keys:
@@ -92,7 +132,7 @@ def _phase(
 
 
 def _check_names(
-    students: Mapping[str, Student], losses: Sequence[Distill], averages: Mapping[str, Average]
+    students: Mapping[str, Learner], losses: Sequence[Distill], averages: Mapping[str, Average]
 ) -> None:
     if clash := sorted(name for name in students if name.split("/")[0] in _RESERVED):
         raise UsageError(

@@ -11,11 +11,14 @@ from typing import Any
 
 from xmodal.errors import DataError
 from xmodal.train.checkpoint import load_checkpoint
-from xmodal.train.data import Distill, Student
+from xmodal.train.clips import Recorded
+from xmodal.train.data import Distill
 from xmodal.train.failures import NonFinite, name_culprit
 from xmodal.train.options import Average, TrainOptions
+from xmodal.train.phases import Learner
+from xmodal.train.scenes import Scene
 from xmodal.train.threads import torch_threads
-from xmodal.train.trainer import Scene, Trainer
+from xmodal.train.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,8 @@ class Replay:
 
     Attributes:
         step: The step, counted from 1.
-        scene: Index of the scene of the first piece whose loss is not finite (else of the first).
+        where: Scene or recordings of the first piece whose loss is not finite (else of the first).
+        scene: Index of that scene; None where the run is over recordings.
         loss: The loss now.
         grad_norm: The norm of its gradient now.
         parts: Mean loss of each edge, without its weight.
@@ -33,7 +37,8 @@ class Replay:
     """
 
     step: int
-    scene: int
+    where: str
+    scene: int | None
     loss: float
     grad_norm: float
     parts: dict[str, float]
@@ -43,9 +48,9 @@ class Replay:
 
 def replay(
     file: Path,
-    students: Mapping[str, Student],
+    students: Mapping[str, Learner],
     losses: Sequence[Distill],
-    scenes: Sequence[Scene],
+    samples: Sequence[Scene] | Recorded,
     options: TrainOptions,
     *,
     averages: Mapping[str, Average] | None = None,
@@ -58,7 +63,7 @@ def replay(
         file: A `failed-step-N.json`, with the folder of that name beside it.
         students: As in the run.
         losses: As in the run.
-        scenes: As in the run.
+        samples: As in the run.
         options: As in the run.
         averages: As in the run.
 
@@ -69,7 +74,7 @@ def replay(
     """
     record = _read(file)
     checkpoint = load_checkpoint(file.with_name(record["state"]))
-    trainer = Trainer(students, losses, scenes, averages or {}, options, file.parent)
+    trainer = Trainer(students, losses, samples, averages or {}, options, file.parent)
     trainer.state.refuse_other_run(checkpoint)
     step = int(checkpoint.meta["step"])
     trainer.enter(step, quietly=True)
@@ -77,16 +82,18 @@ def replay(
     with torch_threads(options.threads):
         found = trainer.gradients()
     batch = next((b for b, loss in found.batches if not math.isfinite(loss)), found.batches[0][0])
-    failure = NonFinite(step, found.loss, found.norm, batch)
+    place = trainer.task.place(batch)
+    failure = NonFinite(step, found.loss, found.norm, place)
     trainer.finish()
     return Replay(
         step=step + 1,
-        scene=batch.scene.index,
+        where=place.name,
+        scene=place.record.get("scene"),
         loss=found.loss,
         grad_norm=found.norm,
         parts={losses[i].key: part for i, part in found.parts.items()},
         same=(str(found.loss), str(found.norm)) == (record["loss"], record["grad_norm"]),
-        got=name_culprit(failure, losses, file).got,
+        got=name_culprit(failure, file).got,
     )
 
 

@@ -15,24 +15,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from detectors.memory_attention import MemoryAttention
-from xmodal.errors import BackendError, UsageError
+from xmodal.errors import BackendError
 from xmodal.train.averages import MovingAverages
 from xmodal.train.balance import Balance
-from xmodal.train.data import Batch, Distill, Node, Student, TrainScene
+from xmodal.train.clips import ClipTask, Recorded
+from xmodal.train.data import Distill
 from xmodal.train.failures import NonFinite, dump, name_culprit
-from xmodal.train.field_start import start_fields
-from xmodal.train.forward import Forward
-from xmodal.train.inference import places_of
 from xmodal.train.options import Average, TrainOptions
-from xmodal.train.phases import Phase, plan_phases
-from xmodal.train.sampling import Sampler
+from xmodal.train.phases import Learner, Phase, plan_phases
+from xmodal.train.scenes import Scene, SceneTask
 from xmodal.train.state import RESUME_MAY_CHANGE, Generators, TrainingState, plain
-from xmodal.values import Frames, Gaussians, Points, PointSets
-
-Scene = Mapping[str, Node]
-# Enough to tell a thousand directions apart.
-_START_ROWS = 4096
+from xmodal.train.task import Memory, Task
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +43,7 @@ class Gradients:
     loss: float
     norm: float
     parts: dict[int, float]
-    batches: list[tuple[Batch, float]]
+    batches: list[tuple[Any, float]]
     seconds: dict[str, float]
 
     @property
@@ -60,36 +53,34 @@ class Gradients:
 
 
 class Trainer:
-    """Students, teachers, optimiser and generators of one run.
+    """Students, teachers, optimiser and generators of one run, over scenes or over recordings.
 
     Raises:
         UsageError: If there is no scene, or the names in stages and averages do not fit.
-        DataError: If a scene lacks a node or rows.
+        DataError: If a scene or the recordings lack a node or rows.
     """
 
     def __init__(
         self,
-        students: Mapping[str, Student],
+        students: Mapping[str, Learner],
         losses: Sequence[Distill],
-        scenes: Sequence[Scene],
+        samples: Sequence[Scene] | Recorded,
         averages: Mapping[str, Average],
         options: TrainOptions,
         out: Path,
     ) -> None:
         self.students, self.losses, self.options, self.out = students, losses, options, out
-        if not scenes:
-            raise UsageError(
-                "training", wanted="at least one scene", got="0 scenes", fix="name some under data"
-            )
         self.averages = averages
         self.phases = plan_phases(students, losses, averages, options)
         for module in (s.net for s in students.values()):
             module.to(options.device)
         self.copies = MovingAverages(students, averages, options.ema_decay)
-        self.forward = Forward(students, losses, averages, self.copies, options)
-        self.scenes = [
-            TrainScene(i, nodes, students, losses, averages) for i, nodes in enumerate(scenes)
-        ]
+        given = (students, losses, averages, self.copies, options)
+        self.task: Task = (
+            ClipTask(samples, *given)
+            if isinstance(samples, Recorded)
+            else SceneTask(samples, *given)
+        )
         self.began, self.points_seen = time.monotonic(), 0
         modules: dict[str, nn.Module] = {name: s.net for name, s in students.items()}
         for index, edge in enumerate(losses):
@@ -124,26 +115,7 @@ class Trainer:
 
     def start_from_teachers(self) -> None:
         """Set last layers from samples of rows, where teacher and student share their columns."""
-        rng = np.random.default_rng([self.options.seed, 1])
-        for name, student in self.students.items():
-            if student.warm:
-                continue
-            for teacher in (e.teacher for e in self.losses if e.student == name and e.net is None):
-                if teacher in self.averages:
-                    continue
-                num = -(-_START_ROWS // len(self.scenes))
-                rows = torch.cat([s.sample_rows(teacher, num, rng) for s in self.scenes])
-                if rows.shape[1] == student.net.out_channels:
-                    student.net.start_from(rows)
-                break
-        for edge in self.losses:
-            memory: MemoryAttention | None = getattr(edge.net, "memory", None)
-            if memory is None or edge.teacher in self.averages or self.students[edge.student].warm:
-                continue
-            num = -(-_START_ROWS // len(self.scenes))
-            rows = [s.sample_rows(edge.teacher, num, rng) for s in self.scenes]
-            memory.start_from(torch.cat(rows))
-        start_fields(self.students, self.losses, self.averages, self.scenes[0], _START_ROWS, rng)
+        self.task.start(np.random.default_rng([self.options.seed, 1]))
         self.copies.start()
 
     def enter(self, step: int, *, quietly: bool = False) -> None:
@@ -166,20 +138,13 @@ class Trainer:
             if edge.net is not None:
                 edge.net.train()
         self.state.optimiser = _optimiser(self.parameters, self.options)
-        edges = [self.losses[i] for i in phase.edges]
-        active = {n: s for n, s in self.students.items() if n in {e.student for e in edges}}
-        wide = {
-            e.student
-            for e in edges
-            if e.teacher in self.averages and self.averages[e.teacher].view == "global"
-        }
-        self.sampler = Sampler(self.scenes, active, edges, wide, self.options)
+        records = self.task.enter(phase)
         if quietly:
             return
         if self.options.stages:
             self.log({"event": "stage", "name": phase.stage.name, "step": step})
-        if unseen := self.sampler.unseen:
-            self.log({"event": "unseen_scenes", "step": step, "scenes": unseen})
+        for record in records:
+            self.log({**record, "step": step})
 
     def finish(self) -> None:
         """Leave students ready for inference, and every weight as free as it was."""
@@ -212,7 +177,7 @@ class Trainer:
         record["seconds"] = {k: round(v, 4) for k, v in found.seconds.items()}
         record["seconds"]["update"] = round(time.perf_counter() - began, 4)
         for batch, _ in found.batches:
-            self.points_seen += sum(len(piece.rows) for piece in batch.pieces.values())
+            self.points_seen += self.task.count(batch)
         if len(found.parts) > 1:
             record["losses"] = {self.losses[i].key: part for i, part in found.parts.items()}
             if self.options.balance != "none":
@@ -231,16 +196,14 @@ class Trainer:
         halved = self.state.counts.halved
         num = self.options.accumulate * (2 if halved else 1)
         sums = dict.fromkeys(phase.edges, 0.0)
-        batches: list[tuple[Batch, float]] = []
+        batches: list[tuple[Any, float]] = []
         seconds: dict[str, float] = {"draw": 0.0, "forward": 0.0, "backward": 0.0}
         for _ in range(num):
             marks = [time.perf_counter()]
-            batch = self.sampler.draw(self.rng, halve=halved)
+            batch = self.task.draw(self.rng, halve=halved)
             marks.append(time.perf_counter())
-            parts, given = self.forward.losses_of(
-                batch, phase.edges, phase.trained_students, self.rng
-            )
-            total = self._total(parts, given)
+            parts, shared = self.task.losses_of(batch, phase, self.rng)
+            total = self._total(parts, shared)
             marks.append(time.perf_counter())
             if total.requires_grad:  # not where no set is left for the one edge that learns
                 (total / num).backward()
@@ -254,12 +217,9 @@ class Trainer:
         loss = math.fsum(value for _, value in batches) / num
         return Gradients(loss, norm, sums, batches, seconds)
 
-    def _total(
-        self, parts: Mapping[int, Tensor], given: Mapping[str, Points | Gaussians]
-    ) -> Tensor:
+    def _total(self, parts: Mapping[int, Tensor], shared: list[Tensor]) -> Tensor:
         # An edge that does not count in this stage is one that had no rows.
         none = next(iter(parts.values())).new_zeros(())
-        shared = [points.rows for points in given.values() if points.rows is not None]
         return self.balance([parts.get(i, none) for i in range(len(self.losses))], shared)
 
     def _gradients_or_halves(self, step: int, before: Generators) -> Gradients:
@@ -268,7 +228,7 @@ class Trainer:
         except (MemoryError, RuntimeError) as error:
             if not _is_memory(error):
                 raise
-            refusal = _too_large(self.options)
+            refusal = _too_large(self.task.memory)
             refusal.__cause__ = error.with_traceback(None)  # its frames hold on to the tensors
         self.state.rewind(before)
         assert self.state.optimiser is not None, "set when the stage began"
@@ -288,9 +248,9 @@ class Trainer:
         self.state.optimiser.zero_grad(set_to_none=True)
         batch = next((b for b, loss in found.batches if not math.isfinite(loss)), None)
         batch = found.batches[0][0] if batch is None else batch
-        failure = NonFinite(step, found.loss, found.norm, batch)
+        failure = NonFinite(step, found.loss, found.norm, self.task.place(batch))
         file = dump(self.out, failure, self.state, before, self.options.seed)
-        error = name_culprit(failure, self.losses, file)
+        error = name_culprit(failure, file)
         counts = self.state.counts
         if self.options.on_non_finite == "stop" or counts.skips >= self.options.max_skips:
             raise error
@@ -301,15 +261,16 @@ class Trainer:
     def _identity(self) -> dict[str, Any]:
         """What must not change between a run and its resumption."""
         options = asdict(self.options)
+        free = {*RESUME_MAY_CHANGE, *self.task.unused}
         return plain(
             {
-                "options": {k: v for k, v in options.items() if k not in RESUME_MAY_CHANGE},
+                "options": {k: v for k, v in options.items() if k not in free},
                 "students": {
                     name: {"cloud": s.cloud, **_settings(s.op)} for name, s in self.students.items()
                 },
                 "losses": {f"{i} {e.key}": _settings(e.op) for i, e in enumerate(self.losses)},
                 "averages": {name: asdict(average) for name, average in self.averages.items()},
-                "points": [{n: _size(v) for n, v in s.nodes.items()} for s in self.scenes],
+                **self.task.identity,
             }
         )
 
@@ -319,12 +280,6 @@ def _settings(op: Any) -> dict[str, Any]:
     if not is_dataclass(op) or isinstance(op, type):
         return {"op": type(op).__name__}
     return {"op": type(op).__name__, **asdict(op)}
-
-
-def _size(value: Node) -> int:
-    if isinstance(value, (PointSets, Frames)):
-        return len(value.rows)
-    return len(places_of(value).xyz)
 
 
 def _optimiser(parameters: list[nn.Parameter], options: TrainOptions) -> torch.optim.AdamW:
@@ -346,10 +301,10 @@ def _is_memory(error: Exception) -> bool:
     ) or "can't allocate memory" in str(error)
 
 
-def _too_large(options: TrainOptions) -> BackendError:
+def _too_large(memory: Memory) -> BackendError:
     return BackendError(
         "training",
-        wanted=f"memory for crops of {options.crop_points} points, or of half as many",
+        wanted=f"memory for {memory.what}, or of half as many",
         got="the machine ran out of memory; the last checkpoint is intact",
-        fix="lower crop_points or loss_rows, and go on with --resume",
+        fix=f"lower {memory.settings}, and go on with --resume",
     )
