@@ -1,0 +1,1 @@
+"""Signals over time: spectra, clocks, windows, inertial readings. Tensors in, tensors out."""
