@@ -1,6 +1,6 @@
 """Random changes of motion and sound that leave their meaning as it is.
 
-Motion is `[B, N, C]`: recordings, time, channels. Each recording gets its own change. All
+Motion is `[B, C, N]`: recordings, channels, time, as networks take it. Each recording gets its own change. All
 randomness comes from the generator, so a run can be repeated.
 """
 
@@ -12,95 +12,98 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
 
 def rotate(
-    vectors: Float[Tensor, "B N C"],
+    vectors: Float[Tensor, "B C N"],
     *,
     generator: torch.Generator,
-    max_angle_rad: float = math.pi,
+    max_rad: float = math.pi,
     about: Literal["any", "z"] = "any",
-) -> Float[Tensor, "B N C"]:
+) -> Float[Tensor, "B C N"]:
     """Turn each recording as if the sensor had been worn another way.
 
     Args:
         vectors: Channels are x, y, z of one vector after another (acceleration and rate of turn,
             or joints), all in one frame; they turn together.
         generator: Where chance comes from.
-        max_angle_rad: Largest angle; it is drawn evenly up to here.
+        max_rad: Largest angle; it is drawn evenly up to here.
         about: Axis: `any`, drawn evenly over the sphere, or `z`, for readings that
             `align_gravity` has put upright.
 
     Raises:
         ValueError: If the channels are no whole number of vectors.
     """
-    batch, num, channels = vectors.shape
+    batch, channels, num = vectors.shape
     if channels % 3:
         raise ValueError(f"vectors to rotate need a multiple of 3 channels, got {channels}")
     axis = _normal((batch, 3), vectors, generator)
     if about == "z":
         axis = axis * vectors.new_tensor([0.0, 0.0, 1.0])
     axis = axis / torch.linalg.vector_norm(axis, dim=1, keepdim=True).clamp_min(1e-12)
-    angle = _uniform((batch, 1), vectors, generator) * max_angle_rad
+    angle = _uniform((batch, 1), vectors, generator) * max_rad
     R = torch.linalg.matrix_exp(_cross_matrix(axis * angle))
-    split = vectors.reshape(batch, num * (channels // 3), 3)
-    return (split @ R.transpose(1, 2)).reshape(batch, num, channels)
+    split = vectors.reshape(batch, channels // 3, 3, num)
+    return (R[:, None] @ split).reshape(batch, channels, num)
 
 
 def scale(
-    values: Float[Tensor, "B N C"], *, generator: torch.Generator, sigma: float = 0.1
-) -> Float[Tensor, "B N C"]:
-    """Multiply each channel of each recording by a factor drawn around one.
+    values: Float[Tensor, "B C N"], *, generator: torch.Generator, max_share: float = 0.1
+) -> Float[Tensor, "B C N"]:
+    """Multiply each channel of each recording by a factor of its own.
 
     Args:
         values: Readings.
         generator: Where chance comes from.
-        sigma: Standard deviation of the factor.
+        max_share: The factor is drawn evenly from `1 - max_share` to `1 + max_share`.
     """
-    batch, _, channels = values.shape
-    return values * (1 + sigma * _normal((batch, 1, channels), values, generator))
+    batch, channels, _ = values.shape
+    drawn = 2 * _uniform((batch, channels, 1), values, generator) - 1
+    return values * (1 + max_share * drawn)
 
 
 def jitter(
-    values: Float[Tensor, "B N C"], *, generator: torch.Generator, sigma: float
-) -> Float[Tensor, "B N C"]:
-    """Add white noise of standard deviation `sigma`, in the unit of the values."""
-    return values + sigma * _normal(values.shape, values, generator)
+    values: Float[Tensor, "B C N"], *, generator: torch.Generator, std: float
+) -> Float[Tensor, "B C N"]:
+    """Add white noise of standard deviation `std`, in the unit of the values."""
+    return values + std * _normal(tuple(values.shape), values, generator)
 
 
 def time_warp(
-    values: Float[Tensor, "B N C"],
+    values: Float[Tensor, "B C N"],
     *,
     generator: torch.Generator,
-    sigma: float = 0.2,
+    max_share: float = 0.2,
     num_knots: int = 4,
-) -> Float[Tensor, "B N C"]:
+) -> Float[Tensor, "B C N"]:
     """Run through each recording faster here and slower there; its ends stay where they are.
 
     Args:
         values: Readings, equally spaced.
         generator: Where chance comes from.
-        sigma: Standard deviation of the logarithm of the speed.
+        max_share: Speeds at the knots are drawn evenly from `1 - max_share` to `1 + max_share`.
         num_knots: Places between which the speed changes evenly.
 
     Raises:
-        ValueError: If there are fewer than two knots.
+        ValueError: If there are fewer than two knots, or time could stand still.
     """
-    if num_knots < 2:
-        raise ValueError(f"a warp of time needs two knots or more, got {num_knots}")
-    batch, num, channels = values.shape
+    if num_knots < 2 or not 0 <= max_share < 1:
+        raise ValueError(
+            "a warp of time needs two knots or more and a share from 0 to below 1, got "
+            f"{num_knots} and {max_share:g}"
+        )
+    batch, channels, num = values.shape
     if num < 2:
         return values
-    speed = (sigma * _normal((batch, 1, num_knots), values, generator)).exp()
-    steps = torch.nn.functional.interpolate(speed, size=num - 1, mode="linear", align_corners=True)[
-        :, 0
-    ]
-    place = torch.nn.functional.pad(steps.cumsum(1), (1, 0))
+    speed = 1 + max_share * (2 * _uniform((batch, 1, num_knots), values, generator) - 1)
+    steps = functional.interpolate(speed, size=num - 1, mode="linear", align_corners=True)[:, 0]
+    place = functional.pad(steps.cumsum(1), (1, 0))
     place = place / place[:, -1:] * (num - 1)
     left = place.floor().clamp(0, num - 2).to(torch.int64)
-    share = (place - left)[..., None]
-    index = left[..., None].expand(batch, num, channels)
-    return (1 - share) * values.gather(1, index) + share * values.gather(1, index + 1)
+    share = (place - left)[:, None]
+    index = left[:, None].expand(batch, channels, num)
+    return (1 - share) * values.gather(2, index) + share * values.gather(2, index + 1)
 
 
 def mask_spectrogram(
