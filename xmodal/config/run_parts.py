@@ -14,9 +14,9 @@ from annotated_types import Ge, Gt, Le, Len, Lt
 
 from xmodal.graph.ports import Kind
 
-Format = Literal["posed_rgbd"]
+Format = Literal["posed_rgbd", "utd_mhad", "sound_folders", "clips"]
 LabelSet = Literal["scannet20", "scannet200", "s3dis"]
-Task = Literal["segmentation", "localisation"]
+Task = Literal["segmentation", "localisation", "classification", "probe", "zero_shot", "retrieval"]
 Split = Literal["train", "val", "test"]
 Count = Annotated[int, Gt(0)]
 Amount = Annotated[float, Ge(0)]
@@ -25,8 +25,22 @@ Names = tuple[str, ...]
 
 # What each kind of dataset brings; a graph may use less.
 SENSORS_OF: Mapping[Format, tuple[Kind, ...]] = MappingProxyType(
-    {"posed_rgbd": ("image", "depth", "points", "labels")}
+    {
+        "posed_rgbd": ("image", "depth", "points", "labels"),
+        "utd_mhad": ("imu", "skeleton", "labels"),
+        "sound_folders": ("audio", "labels"),
+        "clips": ("audio", "imu", "skeleton", "video", "labels", "text"),
+    }
 )
+# Formats whose samples are recordings: streams and a class instead of points.
+RECORDINGS: tuple[Format, ...] = ("utd_mhad", "sound_folders", "clips")
+# Tasks that recordings can be measured on.
+RECORDING_TASKS: tuple[Task, ...] = ("classification", "probe", "zero_shot", "retrieval")
+# Settings that say something of points and pictures only, or of recordings only.
+OF_SCENES = (
+    "crop_points", "crops", "loss_rows", "loss_sets", "min_set_points", "balance_scenes", "augment",
+)  # fmt: skip
+OF_RECORDINGS = ("batch", "balance_recordings")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +72,11 @@ class Data:
         return tuple(folder for text in given for folder in folders_of(text))
 
     @property
+    def has_recordings(self) -> bool:
+        """Whether its samples are recordings."""
+        return self.format in RECORDINGS
+
+    @property
     def is_many(self) -> bool:
         """Whether the run is over a list of scenes (of any length), not over one folder."""
         return not isinstance(self.scene, str) or glob.has_magic(self.scene)
@@ -74,10 +93,19 @@ def folders_of(text: str) -> list[Path]:
 
 @dataclass(frozen=True, kw_only=True)
 class Splits:
-    """Which scenes serve for what, by names or patterns of folders; those not named train."""
+    """Which scenes serve for what, by names or patterns of folders; those not named train.
+
+    Over recordings these are names of recordings.
+
+    Attributes:
+        val: Held back while training.
+        test: Held back while training.
+        shared_groups: Allow recordings of one group (subject, fold) in two splits.
+    """
 
     val: Names = ()
     test: Names = ()
+    shared_groups: bool = False
 
     def of(self, name: str) -> Split:
         """The split of a scene, by the name of its folder."""
@@ -116,6 +144,9 @@ class Optimiser:
         loss_rows: Points of the crops that are compared with the teacher.
         loss_sets: Sets of points of each teacher that a step draws to compare; all if null.
         min_set_points: Sets of points with fewer than this among the compared ones are left out.
+        batch: Recordings that a step sees, in runs over those.
+        balance_recordings: How often a recording is seen: all alike, or so that every class, or
+            every group, is seen as often as the others.
         accumulate: Pieces of `crop_points` points, each of a scene of its own, whose gradients are
             averaged for one update.
         balance_scenes: How often a scene is seen: by its observed points, its occupied cells, or
@@ -145,6 +176,8 @@ class Optimiser:
     loss_rows: Count = 4096
     loss_sets: Count | None = None
     min_set_points: Count = 3
+    batch: Count = 64
+    balance_recordings: Literal["none", "class", "group"] = "none"
     accumulate: Count = 1
     balance_scenes: Literal["points", "voxels", "equal"] = "voxels"
     balance: Literal["none", "grad_norm", "uncertainty"] = "none"

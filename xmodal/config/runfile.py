@@ -17,6 +17,9 @@ from xmodal.config.overrides import Override, apply_overrides, parse_overrides
 from xmodal.config.problems import ConfigReportError, Loc, Problem, one_of, show, suggest
 from xmodal.config.reader import Document, read_yaml, write_yaml
 from xmodal.config.run_parts import (
+    OF_RECORDINGS,
+    OF_SCENES,
+    RECORDING_TASKS,
     SENSORS_OF,
     Data,
     Evaluation,
@@ -182,7 +185,11 @@ def _check(run: RunFile, graph: Graph | None, document: Document, problems: list
     if GRAPH_NAME.fullmatch(run.name) is None:
         fix = "write a short name, such as `name: kitchen`"
         note(("name",), "a name of letters, digits, _ and -", show(run.name), fix)
-    _check_splits(run, note)
+    if run.data.has_recordings:
+        _check_recordings(run, note)
+    else:
+        _check_splits(run, note)
+        _check_unused(run, OF_RECORDINGS, "scenes", note)
     if graph is not None:
         _check_sensors(run, graph, note)
         _check_stages(run, graph, note)
@@ -209,6 +216,32 @@ def _check_splits(run: RunFile, note: Any) -> None:
                 note(loc, "each scene in one split", f"`{pattern}` in val too", "keep one")
     if known and not run.scenes("train"):
         note(("splits",), "at least one scene to train on", "none", "hold fewer scenes back")
+
+
+def _check_recordings(run: RunFile, note: Any) -> None:
+    """What of a run over recordings can be wrong before they are opened."""
+    _check_unused(run, OF_SCENES, "recordings", note)
+    for split in ("val", "test"):
+        for index, pattern in enumerate(getattr(run.splits, split)):
+            if split == "test" and pattern in run.splits.val:
+                loc = ("splits", split, index)
+                note(loc, "each recording in one split", f"`{pattern}` in val too", "keep one")
+    for index, task in enumerate(run.evaluation.tasks):
+        if task not in RECORDING_TASKS:
+            fix = suggest(task, RECORDING_TASKS, "name one of them")
+            note(("evaluation", "tasks", index), one_of(RECORDING_TASKS), f"`{task}`", fix)
+    default = Data(scene="x")
+    for key in ("voxel_m", "max_frames", "max_side_px", "label_set"):
+        if getattr(run.data, key) != getattr(default, key):
+            note(("data", key), f"no `{key}`: it has no effect on recordings", "one", "remove it")
+
+
+def _check_unused(run: RunFile, keys: Sequence[str], samples: str, note: Any) -> None:
+    default = Optimiser()
+    for key in keys:
+        if getattr(run.optimiser, key) != getattr(default, key):
+            wanted = f"no `{key}`: it has no effect on {samples}"
+            note(("optimiser", key), wanted, str(getattr(run.optimiser, key)), "remove it")
 
 
 def _texts(run: RunFile) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 rows.npy                        the features, by codec (see `xmodal.store.codecs`)
 valid weight num_views disagreement .npy     one number a point
+offsets.npy grid_hw.npy         where the rows of each recording begin, and the shape of maps
 segments.npy                    super-point or mask of every point, where points have them
 crow col membership_weight .npy the points of every set, in stores of point sets
                                 of frames, the rows that every pixel reads, beside `_PER_FRAMES`
@@ -70,8 +71,9 @@ class FeatureInfo:
         codec: How rows are stored.
         cosine_error_mean: The mean of that error over observed rows; set on writing.
         classes: Names of the channels when rows are class probabilities, else empty.
-        kind: Whether a row belongs to a point, to a set of points, or to a view of frames.
-        num_sources: Points that sets are made of, or pixels of frames; 0 in a store of points.
+        kind: What a row belongs to: a point, a set of points, a view of frames, or a recording.
+        num_sources: Points that sets are made of, pixels of frames, or recordings; 0 in a store of
+            points.
     """
 
     teacher: str
@@ -85,7 +87,7 @@ class FeatureInfo:
     codec: Codec = "fp16"
     cosine_error_mean: float = 0.0
     classes: tuple[str, ...] = ()
-    kind: Literal["points", "point_sets", "frames"] = "points"
+    kind: Literal["points", "point_sets", "frames", "recordings"] = "points"
     num_sources: int = 0
 
 
@@ -225,6 +227,15 @@ def open_frames(folder: Path) -> tuple[FeatureInfo, dict[str, Array], StoredRows
     return _steady(folder, _open_frames)
 
 
+def open_samples(folder: Path) -> tuple[FeatureInfo, dict[str, Array], StoredRows]:
+    """Open a store of recordings: what it is, its arrays by name, and its rows.
+
+    Raises:
+        DataError: As `open_features`.
+    """
+    return _steady(folder, _open_samples)
+
+
 def read_info(folder: Path) -> FeatureInfo:
     """What a store holds, from its record alone; nothing else is read."""
     return _info(folder, _read_record(folder))
@@ -276,6 +287,18 @@ def _open_frames(folder: Path) -> tuple[FeatureInfo, dict[str, Array], StoredRow
     for name, shape in shapes.items():
         check_shape(folder / f"{name}.npy", arrays[name], shape)
     return info, arrays, CODECS[info.codec].open(folder, (num, info.channels))
+
+
+def _open_samples(folder: Path) -> tuple[FeatureInfo, dict[str, Array], StoredRows]:
+    record, info = _checked(folder, "recordings")
+    names = ["valid", "weight", "offsets"]
+    names += ["grid_hw"] if "grid_hw.npy" in record["files"] else []
+    arrays = {name: load_array(folder / f"{name}.npy") for name in names}
+    shapes = {"valid": (info.num_points,), "weight": (info.num_points,)}
+    shapes["offsets"] = (info.num_sources + 1,)
+    for name, shape in shapes.items():
+        check_shape(folder / f"{name}.npy", arrays[name], shape)
+    return info, arrays, CODECS[info.codec].open(folder, (info.num_points, info.channels))
 
 
 def _checked(folder: Path, kind: str) -> tuple[dict[str, Any], FeatureInfo]:
