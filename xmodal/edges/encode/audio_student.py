@@ -13,7 +13,6 @@ from xmodal.edges.encode.clip_student import (
     head_channels,
     refuse_non_finite,
     whole,
-    window_starts,
 )
 from xmodal.errors import DataError
 
@@ -38,7 +37,7 @@ class AudioStudentOp:
         op: Name of the op.
         size: Preset of the network.
         rate_hz: Samples per second that sound is brought to.
-        window_s: Length of a window. Shorter recordings end in silence.
+        window_s: Length of a window. Shorter recordings have silence around them.
         hop_s: From one window to the next; half a window when None.
         frame_s: Length of a frame of the spectrogram.
         frame_hop_s: From one frame to the next.
@@ -173,35 +172,32 @@ class AudioStudentOp:
 
     def _windows(self, amplitudes: Tensor, rate_hz: float) -> Tensor:
         """Windows [W, mics, N] of one recording at `rate_hz`."""
-        import torch
-        from torch.nn import functional
+        from lifting.signals.resampling import resample
+        from lifting.signals.windows import cut, windows
 
-        size = self._samples
-        if amplitudes.shape[1] and rate_hz != self.rate_hz:
-            from lifting.signals.resampling import resample
-
+        if rate_hz != self.rate_hz:
             amplitudes = resample(amplitudes, rate_hz, self.rate_hz)
-        num = amplitudes.shape[1]
-        hop = whole(self.hop_s or self.window_s / 2, self.rate_hz)
-        starts = window_starts(num, size, hop)
-        if not starts:
-            return amplitudes.new_zeros(0, len(amplitudes), size)
-        amplitudes = functional.pad(amplitudes, (0, max(size - num, 0)))
-        return torch.stack([amplitudes[:, start : start + size] for start in starts])
+        hop_s = self.hop_s or self.window_s / 2
+        spans = windows(amplitudes.shape[1], self.rate_hz, self.window_s, hop_s, cover=True)
+        return cut(amplitudes.T, spans).movedim(1, 2)
 
     def vary(self, inputs: Tensor, generator: torch.Generator) -> Tensor:
         """Windows turned in time, louder or softer, with bands and frames hidden."""
+        import torch
+
         from lifting.signals.augment import mask_spectrogram
 
-        inputs = self._turned(inputs, generator)
-        inputs = self._louder(inputs, generator)
-        return mask_spectrogram(
-            inputs,
+        inputs = self._louder(self._turned(inputs, generator), generator)
+        # The same cells in all channels: a band that one microphone hides, the other would tell.
+        hidden = mask_spectrogram(
+            torch.zeros_like(inputs[:, 0]),
+            generator=generator,
             max_mels=self.mask_mels,
             max_frames=round(self.mask_time * inputs.shape[-1]),
-            num_masks=2,
-            generator=generator,
+            value=1.0,
         )
+        mean = inputs.mean(dim=(2, 3), keepdim=True)
+        return torch.where(hidden[:, None] > 0, mean, inputs)
 
     def _turned(self, inputs: Tensor, generator: torch.Generator) -> Tensor:
         """Each window begins elsewhere; what falls out at one end comes in at the other."""
@@ -210,20 +206,20 @@ class AudioStudentOp:
         frames, reach = inputs.shape[-1], round(self.shift * inputs.shape[-1])
         if reach == 0:
             return inputs
-        by = torch.randint(-reach, reach + 1, (len(inputs), 1), generator=generator)
-        index = (torch.arange(frames) + by).remainder(frames).to(inputs.device)
+        device = generator.device
+        by = torch.randint(-reach, reach + 1, (len(inputs), 1), generator=generator, device=device)
+        index = (torch.arange(frames, device=device) + by).remainder(frames).to(inputs.device)
         return inputs.gather(3, index[:, None, None].expand_as(inputs))
 
     def _louder(self, inputs: Tensor, generator: torch.Generator) -> Tensor:
         """A gain adds to the logarithm of magnitudes; what was silent stays so."""
         import torch
 
-        gain = torch.rand(len(inputs), 1, 1, 1, generator=generator) * 2 - 1
-        gain = (gain * self.gain_db * math.log(10) / 20).to(inputs)
+        drawn = torch.rand(len(inputs), 1, 1, 1, generator=generator, device=generator.device)
+        gain = ((drawn * 2 - 1) * self.gain_db * math.log(10) / 20).to(inputs)
         spectra, rest = inputs[:, : self.mics], inputs[:, self.mics :]
-        floor = math.log(_FLOOR)
-        mel = spectra.exp() - _FLOOR
-        spectra = (mel.clamp_min(0) * gain.exp() + _FLOOR).log().clamp_min(floor)
+        mel = (spectra.exp() - _FLOOR).clamp_min(0)
+        spectra = (mel * gain.exp() + _FLOOR).log()
         return torch.cat([spectra, rest], dim=1)
 
 

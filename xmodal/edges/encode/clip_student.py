@@ -50,19 +50,6 @@ def check_shares(**numbers: float) -> None:
             raise ValueError(f"{name} must be 0 or more and below 1, not {number}")
 
 
-def window_starts(num: int, size: int, hop: int) -> list[int]:
-    """First samples of windows that cover all of `num` samples.
-
-    The last window ends with the recording, whatever the hop, so that nothing is left out; a
-    recording that is shorter than a window has one, and one without samples has none.
-    """
-    if num == 0:
-        return []
-    last = max(num - size, 0)
-    starts = list(range(0, last + 1, hop))
-    return starts if starts[-1] == last else [*starts, last]
-
-
 def whole(value: float, rate_hz: float) -> int:
     """Seconds in samples, at least one."""
     return max(1, round(value * rate_hz))
@@ -140,13 +127,42 @@ def refuse_non_finite(values: Tensor, offsets: Tensor, what: str) -> None:
     """
     import torch
 
-    if bool(torch.isfinite(values).all()):
+    bad = (~torch.isfinite(values)).reshape(len(values), -1).any(dim=1)
+    if not bool(bad.any()):
         return
-    bad = (~torch.isfinite(values)).flatten(1).any(dim=1).nonzero()
-    place = int(torch.searchsorted(offsets, bad[0], right=True)) - 1
     raise DataError(
-        f"recording {place} of the batch",
+        _place_of(bad, offsets),
         wanted=f"{what} that are numbers",
-        got=f"{len(bad)} samples with NaN or infinity",
+        got=f"{int(bad.sum())} samples with NaN or infinity",
         fix="repair or leave out the file; readers can drop such samples",
     )
+
+
+def refuse_unordered(time_s: Tensor, offsets: Tensor) -> None:
+    """Refuse clocks that stand still, run back or are not numbers.
+
+    Raises:
+        DataError: Naming the first recording whose clock does, by its place.
+    """
+    import torch
+
+    refuse_non_finite(time_s, offsets, "times")
+    back = torch.zeros(len(time_s), dtype=torch.bool)
+    if len(time_s):
+        back[1:] = (time_s[1:] <= time_s[:-1]).cpu()
+    # The first time of a recording has nothing to do with the last of the one before.
+    back[offsets[:-1][offsets.diff() > 0].cpu()] = False
+    if bool(back.any()):
+        raise DataError(
+            _place_of(back, offsets),
+            wanted="times that rise from one sample to the next",
+            got=f"{int(back.sum())} that do not",
+            fix="repair the clock of the file; readers can drop repeated times",
+        )
+
+
+def _place_of(bad: Tensor, offsets: Tensor) -> str:
+    import torch
+
+    first = bad.nonzero()[0, 0].to(offsets)
+    return f"recording {int(torch.searchsorted(offsets, first, right=True)) - 1} of the batch"

@@ -11,10 +11,11 @@ from xmodal.edges.encode.clip_student import (
     check_shares,
     clips_of,
     head_channels,
-    refuse_non_finite,
+    refuse_unordered,
     whole,
 )
-from xmodal.edges.encode.time_windows import even_windows
+from xmodal.edges.encode.time_windows import even_windows, unblended
+from xmodal.errors import DataError
 
 if TYPE_CHECKING:
     import torch
@@ -51,9 +52,10 @@ class ImuStudentOp:
             the mean of each axis, in units of the recording's own spread. `centred`: without the
             mean, in fixed units.
         dropout: Part of the trunk's row that is hidden while training.
-        turn_rad: In training, the sensor is turned about a random axis by up to this.
-        scale: In training, readings are multiplied by up to 1 plus this, or divided.
-        warp: In training, time runs faster and slower by up to this part.
+        turn_rad: In training, the sensor is turned by up to this, about any axis, or about the
+            vertical with `align`.
+        scale: In training, each channel is made larger or smaller by up to this part.
+        warp: In training, time runs faster here and slower there by up to this part.
         jitter: In training, noise of this spread is added, in the units of the readings.
     """
 
@@ -109,42 +111,43 @@ class ImuStudentOp:
     def describe(self, imu: Imu) -> Clips:
         """Readings of all windows at one rate, [9, N] each; windows without any are left out.
 
+        A reading that is not a number counts as missing.
+
         Raises:
-            DataError: If a reading or its time is not a number.
+            DataError: If a clock does not rise, or `align` finds no gravity.
         """
         import torch
 
+        refuse_unordered(imu.time_s, imu.offsets)
         readings = torch.cat([imu.accel_mps2, imu.gyro_radps], dim=1)
-        refuse_non_finite(readings, imu.offsets, "readings")
-        refuse_non_finite(imu.time_s, imu.offsets, "times of readings")
         sizes = imu.offsets.diff().tolist()
         parts = [
-            self._windows(part, time_s)
-            for part, time_s in zip(readings.split(sizes), imu.time_s.split(sizes), strict=True)
+            self._windows(part, time_s, place)
+            for place, (part, time_s) in enumerate(
+                zip(readings.split(sizes), imu.time_s.split(sizes), strict=True)
+            )
         ]
         return clips_of(parts, (9, self.num_samples))
 
-    def _windows(self, readings: Tensor, time_s: Tensor) -> Tensor:
+    def _windows(self, readings: Tensor, time_s: Tensor, place: int) -> Tensor:
         """Windows [W, 9, N] of one recording."""
         import torch
 
+        known = readings.isfinite().all(dim=1)
+        readings, time_s = readings[known], time_s[known]
         if len(readings) and self.align:
-            from lifting.signals.inertial import align_gravity
-
-            accel, gyro = align_gravity(readings[:, :3], readings[:, 3:])
-            readings = torch.cat([accel, gyro], dim=1)
+            readings = _upright(readings, place)
         lengths = torch.stack([readings[:, :3].norm(dim=1), readings[:, 3:].norm(dim=1)], dim=1)
         windows, seen = even_windows(
             torch.cat([self._normalised(readings), self._scaled_lengths(lengths)], dim=1),
             time_s,
             rate_hz=self.rate_hz,
             num=self.num_samples,
-            hop=whole(self.hop_s or self.window_s / 2, self.rate_hz),
+            hop_s=self.hop_s or self.window_s / 2,
             fit=self.fit,
             max_gap_s=self.max_gap_s,
         )
-        mark = seen[:, None].to(windows.dtype)
-        return torch.cat([windows * mark, mark], dim=1)
+        return torch.cat([windows, seen[:, :, None].to(windows.dtype)], dim=2).movedim(1, 2)
 
     def _normalised(self, readings: Tensor) -> Tensor:
         units = readings.new_tensor([_ACCEL_MPS2] * 3 + [_GYRO_RADPS] * 3)
@@ -173,14 +176,30 @@ class ImuStudentOp:
     def vary(self, inputs: Tensor, generator: torch.Generator) -> Tensor:
         """Windows with the sensor turned, readings scaled, time warped and noise added."""
         import torch
+
         from lifting.signals.augment import jitter, rotate, scale, time_warp
 
-        seen = inputs[:, -1:]
-        readings, lengths = inputs[:, :6], inputs[:, 6:8]
-        readings = rotate(readings, max_rad=self.turn_rad, generator=generator)
-        both = torch.cat([readings, lengths], dim=1)
-        both = scale(both, max_share=self.scale, generator=generator)
-        both = jitter(both, std=self.jitter, generator=generator)
-        warped = time_warp(torch.cat([both, seen], dim=1), max_share=self.warp, generator=generator)
-        seen = (warped[:, -1:] > 0.5).to(inputs.dtype)
-        return torch.cat([warped[:, :-1] * seen, seen], dim=1)
+        readings, lengths, seen = inputs.split([6, 2, 1], dim=1)
+        about = "z" if self.align else "any"
+        turned = rotate(readings, generator=generator, max_rad=self.turn_rad, about=about)
+        both = torch.cat([turned, lengths], dim=1)
+        both = scale(both, generator=generator, max_share=self.scale)
+        both = jitter(both, generator=generator, std=self.jitter)
+        both = torch.cat([both * seen, seen], dim=1)
+        return unblended(time_warp(both, generator=generator, max_share=self.warp), 1)
+
+
+def _upright(readings: Tensor, place: int) -> Tensor:
+    import torch
+
+    from lifting.signals.inertial import align_gravity
+
+    try:
+        return torch.cat(align_gravity(readings[:, :3], readings[:, 3:]), dim=1)
+    except ValueError as error:
+        raise DataError(
+            f"recording {place} of the batch",
+            wanted="accelerations with gravity in them, for `align: true`",
+            got=str(error),
+            fix="write align: false, or give accelerations as the sensor measured them",
+        ) from error

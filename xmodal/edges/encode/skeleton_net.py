@@ -12,11 +12,11 @@ from xmodal.edges.encode.clip_student import (
     clips_of,
     embed_clips,
     head_channels,
-    refuse_non_finite,
+    refuse_unordered,
     whole,
 )
 from xmodal.edges.encode.joints import PARENTS, Layout, filled, joint_features
-from xmodal.edges.encode.time_windows import even_windows
+from xmodal.edges.encode.time_windows import even_windows, unblended
 from xmodal.errors import DataError
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ class SkeletonNetOp:
         max_gap_s: Between frames that are farther apart nothing is known.
         dropout: Part of the trunk's row that is hidden while training.
         turn_rad: In training, the body is turned about the camera's vertical by up to this.
-        scale: In training, sizes are multiplied by up to 1 plus this, or divided.
-        warp: In training, time runs faster and slower by up to this part.
+        scale: In training, the body is made larger or smaller by up to this part.
+        warp: In training, time runs faster here and slower there by up to this part.
         jitter: In training, noise of this spread is added, in mean bone lengths.
         hide_joints: In training, this part of the joints is hidden for a whole window.
     """
@@ -106,7 +106,7 @@ class SkeletonNetOp:
         """What joints bring in all windows, [10, J, T] each; windows without any are left out.
 
         Raises:
-            DataError: If there are other joints than the layout has, or a time is not a number.
+            DataError: If there are other joints than the layout has, or a clock does not rise.
         """
         given, wanted = body.joints_m.shape[1], len(PARENTS[self.layout])
         if given != wanted:
@@ -116,7 +116,7 @@ class SkeletonNetOp:
                 got=f"{given}",
                 fix=f"choose another `layout`: {', '.join(PARENTS)}",
             )
-        refuse_non_finite(body.time_s, body.offsets, "times of frames")
+        refuse_unordered(body.time_s, body.offsets)
         sizes = body.offsets.diff().tolist()
         parts = [
             self._windows(joints_m, time_s)
@@ -137,7 +137,7 @@ class SkeletonNetOp:
             time_s,
             rate_hz=self.rate_hz,
             num=self.num_frames,
-            hop=whole(self.hop_s or self.window_s / 2, self.rate_hz),
+            hop_s=self.hop_s or self.window_s / 2,
             fit=self.fit,
             max_gap_s=self.max_gap_s,
         )
@@ -145,8 +145,8 @@ class SkeletonNetOp:
         rate_hz = self._rate_of(time_s)
         parts = [
             joint_features(
-                window[: 3 * joints].T.unflatten(1, (joints, 3)),
-                (window[3 * joints :].T > 0.5) & inside[:, None],
+                window[:, : 3 * joints].unflatten(1, (joints, 3)),
+                (window[:, 3 * joints :] > 0.5) & inside[:, None],
                 PARENTS[self.layout],
                 rate_hz,
             )
@@ -164,33 +164,35 @@ class SkeletonNetOp:
     def vary(self, inputs: Tensor, generator: torch.Generator) -> Tensor:
         """Windows with the body turned and scaled, time warped, noise added and joints hidden."""
         import torch
+
         from lifting.signals.augment import jitter, scale, time_warp
 
-        inputs = _turned(inputs, self.turn_rad, generator)
-        flat = inputs[:, :9].flatten(1, 2)
-        flat = scale(flat, max_share=self.scale, generator=generator)
-        flat = jitter(flat, std=self.jitter, generator=generator)
-        both = torch.cat([flat, inputs[:, 9]], dim=1)
-        both = time_warp(both, max_share=self.warp, generator=generator)
         joints = inputs.shape[2]
-        shown = torch.rand(len(inputs), joints, 1, generator=generator) >= self.hide_joints
-        tracked = (both[:, -joints:] > 0.5) & shown.to(both.device)
-        mark = tracked[:, None].to(inputs.dtype)
-        whole_inputs = both[:, :-joints].unflatten(1, (9, joints)) * mark
-        return torch.cat([whole_inputs, mark], dim=1)
+        # Joint by joint: [B, J, 9, T], and a mark for each.
+        vectors = _turned(inputs[:, :9], self.turn_rad, generator).movedim(1, 2)
+        # One factor for the body: as a single channel of all its numbers.
+        sized = scale(vectors.flatten(1)[:, None], generator=generator, max_share=self.scale)
+        moved = jitter(sized, generator=generator, std=self.jitter).view(vectors.shape)
+        draw = torch.rand(len(inputs), joints, 1, generator=generator, device=generator.device).to(
+            inputs.device
+        )
+        seen = inputs[:, 9] * (draw >= self.hide_joints)
+        both = torch.cat([(moved * seen[:, :, None]).flatten(1, 2), seen], dim=1)
+        warped = time_warp(both, generator=generator, max_share=self.warp)
+        rows, marks = unblended(warped, joints).split([9 * joints, joints], dim=1)
+        return torch.cat([rows.unflatten(1, (joints, 9)).movedim(1, 2), marks[:, None]], dim=1)
 
     def __call__(self, net: ClipStudent, body: Skeleton) -> Embedding:
         """Rows of whole recordings, the mean over their windows; differentiable."""
         return embed_clips(net, self.describe(body))
 
 
-def _turned(inputs: Tensor, most_rad: float, generator: torch.Generator) -> Tensor:
-    """Places, bones and velocities turned about the second axis, the camera's vertical."""
+def _turned(vectors: Tensor, most_rad: float, generator: torch.Generator) -> Tensor:
+    """Places, bones and velocities [B, 9, J, T] turned about the second axis, the vertical."""
     import torch
 
-    angle = (torch.rand(len(inputs), generator=generator) * 2 - 1) * most_rad
-    cos, sin = (part.to(inputs)[:, None, None, None] for part in (angle.cos(), angle.sin()))
-    vectors = inputs[:, :9].unflatten(1, (3, 3))
-    x, y, z = vectors.unbind(dim=2)
-    turned = torch.stack([x * cos + z * sin, y, z * cos - x * sin], dim=2).flatten(1, 2)
-    return torch.cat([turned, inputs[:, 9:]], dim=1)
+    draw = torch.rand(len(vectors), generator=generator, device=generator.device)
+    angle = ((draw * 2 - 1) * most_rad).to(vectors)[:, None, None, None]
+    cos, sin = angle.cos(), angle.sin()
+    x, y, z = vectors.unflatten(1, (3, 3)).unbind(dim=2)
+    return torch.stack([x * cos + z * sin, y, z * cos - x * sin], dim=2).flatten(1, 2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from xmodal.edges.encode.clip_student import Fit, window_starts
+from xmodal.edges.encode.clip_student import Fit
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,42 +16,60 @@ def even_windows(
     *,
     rate_hz: float,
     num: int,
-    hop: int,
+    hop_s: float,
     fit: Fit,
     max_gap_s: float,
 ) -> tuple[Tensor, Tensor]:
     """Windows of one recording, and where they stand on readings.
 
     Args:
-        values: Readings, [N, C].
+        values: Readings, [N, C]; one with a NaN counts as missing.
         time_s: When they were taken, rising.
         rate_hz: Rate of the windows.
         num: Samples of a window.
-        hop: Samples from one window to the next.
+        hop_s: From one window to the next.
         fit: Windows of a fixed length, or one window that the whole recording is stretched to.
         max_gap_s: Between readings that are farther apart nothing is known.
 
     Returns:
-        Windows [W, C, num] and marks [W, num]; windows without any reading are left out.
+        Windows [W, num, C] and marks [W, num]; windows without any reading are left out.
     """
     import torch
 
-    channels = values.shape[1]
-    if not len(values):
-        return values.new_zeros(0, channels, num), torch.zeros(0, num, dtype=torch.bool)
     from lifting.signals.resampling import to_rate
+    from lifting.signals.windows import cut, windows
 
+    if not len(values):
+        return values.new_zeros(0, num, values.shape[1]), torch.zeros(0, num, dtype=torch.bool)
     start_s, long_s = float(time_s[0]), float(time_s[-1] - time_s[0])
     if fit == "stretch":
         # A recording of one moment has no length: the window holds it once.
-        rate = (num - 1) / long_s if long_s > 0 and num > 1 else rate_hz
-        total, starts = num, [0]
+        rate_hz, total = (num - 1) / long_s if long_s > 0 and num > 1 else rate_hz, num
     else:
-        rate, total = rate_hz, int(long_s * rate_hz + 1e-6) + 1
-        starts = window_starts(total, num, hop)
-    even, seen = to_rate(values, time_s, rate, start_s, total, max_gap_s=max_gap_s)
-    index = torch.tensor(starts)[:, None] + torch.arange(num)
-    inside = (index < total) & seen[index.clamp_max(total - 1)]
-    windows = even[index.clamp_max(total - 1)].movedim(2, 1)
-    kept = inside.any(dim=1)
-    return windows[kept] * inside[kept][:, None].to(windows.dtype), inside[kept]
+        # A sample that lies on the last reading but for rounding is there too.
+        total = int(long_s * rate_hz + 1e-3) + 1
+    even, seen = to_rate(values, time_s, rate_hz, start_s, total, max_gap_s=max_gap_s)
+    spans = windows(total, rate_hz, num / rate_hz, hop_s, cover=True)
+    marks = cut(seen.to(values.dtype), spans) > 0
+    kept = marks.any(dim=1)
+    return cut(even, spans)[kept], marks[kept]
+
+
+def unblended(values: Tensor, num_marks: int) -> Tensor:
+    """Readings after time was warped, without the zeros of gaps that were mixed into them.
+
+    Args:
+        values: [B, C, N]; the last `num_marks` channels are marks, which are 1 where there is a
+            reading; the channels before them are as many for each mark, mark by mark.
+        num_marks: Number of marks.
+
+    Returns:
+        The same with marks of 0 or 1, and zeros where the mark is 0.
+    """
+    import torch
+
+    rows, marks = values[:, :-num_marks], values[:, -num_marks:]
+    seen = marks > 0.5
+    each = rows.unflatten(1, (num_marks, -1)) / marks.clamp_min(0.5)[:, :, None]
+    kept = torch.where(seen[:, :, None], each, 0.0).flatten(1, 2)
+    return torch.cat([kept, seen.to(values.dtype)], dim=1)

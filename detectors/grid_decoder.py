@@ -1,0 +1,181 @@
+"""Dense maps from one window: depth panoramas, classes of pixels, floor plans from sound."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from detectors.clip_student import ClipTrunk, Seen
+from detectors.spaces import Space, to_space
+
+# The trunk's last map is brought to this grid before it becomes the seed of the dense one.
+_LAST_HW = (4, 4)
+_SEED_CHANNELS, _LEAST_CHANNELS = 96, 24
+_GROUPS = 8
+
+
+class GridDecoder(nn.Module):
+    """A trunk, and a decoder that doubles a small grid until it covers the asked one.
+
+    Sound has no axes in common with the picture: all places of the trunk's last map together give
+    the seed of the dense map.
+
+    Args:
+        trunk: The network over inputs; its last map is decoded.
+        out_channels: Width of a cell's row.
+        grid_hw: Rows and columns of the dense map.
+        space: Space of the rows of cells.
+        positive: Rows are made positive (soft-plus), for depths. In `raw` space only.
+        levels: How often the grid doubles.
+
+    Raises:
+        ValueError: If a number is below 1, `positive` is asked in another space, or the grid is
+            smaller than what the levels double.
+    """
+
+    def __init__(
+        self,
+        trunk: ClipTrunk,
+        out_channels: int,
+        grid_hw: tuple[int, int],
+        *,
+        space: Space = "raw",
+        positive: bool = False,
+        levels: int = 3,
+    ) -> None:
+        super().__init__()
+        if min(out_channels, levels, *grid_hw) < 1 or min(grid_hw) < 2**levels:
+            msg = (
+                f"a grid of {grid_hw} cells with {out_channels} channels cannot be doubled to "
+                f"{levels} times; at least 1 channel and 2 to the power of levels are needed"
+            )
+            raise ValueError(msg)
+        if positive and space != "raw":
+            raise ValueError(f"`positive` has no meaning for rows in the space {space}")
+        self.space: Space = space
+        self.trunk, self.positive = trunk, positive
+        self.out_channels, self.grid_hw = out_channels, grid_hw
+        sides = [
+            (math.ceil(grid_hw[0] / 2**level), math.ceil(grid_hw[1] / 2**level))
+            for level in range(levels, -1, -1)
+        ]
+        widths = [
+            max(_SEED_CHANNELS // 2**level, _LEAST_CHANNELS) // _GROUPS * _GROUPS
+            for level in range(levels + 1)
+        ]
+        self.sides = sides
+        last = trunk.map_channels[-1]
+        self.narrow = nn.Conv2d(last, _SEED_CHANNELS // 2, 1)
+        self.seed = nn.Sequential(
+            nn.Linear(_SEED_CHANNELS // 2 * _LAST_HW[0] * _LAST_HW[1], 192),
+            nn.LayerNorm(192),
+            nn.ReLU(),
+            nn.Linear(192, widths[0] * sides[0][0] * sides[0][1]),
+        )
+        self.levels = nn.ModuleList(
+            _Doubling(before, after) for before, after in itertools.pairwise(widths)
+        )
+        self.output = nn.Conv2d(widths[-1], out_channels, 1)
+        self.map_channels = tuple(widths)
+
+    @property
+    def in_shape(self) -> tuple[int, ...]:
+        """Shape of one input."""
+        return self.trunk.in_shape
+
+    def see(self, inputs: Float[Tensor, "B ..."]) -> Seen:
+        """The decoder's maps, seed to full grid, and the trunk's rows.
+
+        Raises:
+            ValueError: If the inputs have another shape than the trunk was made for.
+        """
+        seen: Seen = self.trunk(inputs)
+        last = seen.maps[-1]
+        # Maps over time alone have one row of frequencies.
+        last = last[:, :, None] if last.ndim == 3 else last
+        small = resized_by_mean(self.narrow(last), _LAST_HW)
+        x = self.seed(small.flatten(1)).unflatten(1, (-1, *self.sides[0]))
+        maps = [x]
+        for level, side in zip(self.levels, self.sides[1:], strict=True):
+            x = level(functional.interpolate(x, side, mode="bilinear", align_corners=False))
+            maps.append(x)
+        return Seen(tuple(maps), seen.rows)
+
+    def features(self, inputs: Float[Tensor, "B ..."]) -> list[Tensor]:
+        """The decoder's maps [B, F, h, w], seed to full grid."""
+        return list(self.see(inputs).maps)
+
+    def decode(self, last: Float[Tensor, "B F H W"]) -> Float[Tensor, "M C"]:
+        """Rows of all cells from the last map, row-major within a window."""
+        rows = self.output(last).movedim(1, 3).flatten(0, 2)
+        return functional.softplus(rows) if self.positive else to_space(rows, self.space)
+
+    def forward(self, inputs: Float[Tensor, "B ..."]) -> Float[Tensor, "M C"]:
+        """Rows of all cells, row-major within a window, windows one after the other."""
+        return self.decode(self.see(inputs).maps[-1])
+
+    def start_from(self, rows: Float[Tensor, "R C"]) -> None:
+        """Begin at the mean of a sample of the teacher's rows, before the first step.
+
+        Rows that are zero or not finite are left out, as they stand for cells without a reading.
+
+        Raises:
+            ValueError: If the rows are not as wide as the student's.
+        """
+        if rows.shape[1] != self.out_channels:
+            msg = f"the student gives {self.out_channels} channels, the rows have {rows.shape[1]}"
+            raise ValueError(msg)
+        rows = rows[rows.isfinite().all(dim=1) & (rows != 0).any(dim=1)].double()
+        if len(rows) == 0 or self.output.bias is None:
+            return
+        mean = rows.mean(dim=0)
+        if self.space == "simplex":
+            # A class that is nowhere would begin at minus infinity.
+            mean = mean.clamp_min(1e-4).log()
+        if self.positive:
+            mean = mean.clamp_min(1e-3)
+            # The inverse of the soft-plus, in a form that large depths do not overflow.
+            mean = mean + (-(-mean).expm1()).log()
+        self.output.bias.data.copy_(mean.to(self.output.bias))
+
+
+class _Doubling(nn.Module):
+    """Two convolutions after the grid was made finer."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(
+            nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
+            nn.GroupNorm(_GROUPS, out_channels),
+            nn.GELU(),
+            nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False),
+            nn.GroupNorm(_GROUPS, out_channels),
+            nn.GELU(),
+        )
+
+    def forward(self, x: Float[Tensor, "B Ci H W"]) -> Float[Tensor, "B Co H W"]:
+        """The finer map."""
+        return self.inner(x)
+
+
+def resized_by_mean(x: Float[Tensor, "B C H W"], hw: tuple[int, int]) -> Float[Tensor, "B C _ _"]:
+    """Means over the parts of a map, as adaptive pooling takes them, by two matrix products.
+
+    Adaptive pooling to sides that do not divide the map cannot be exported to ONNX.
+    """
+    rows, columns = (_parts(num, wanted) for num, wanted in zip(x.shape[2:], hw, strict=True))
+    return rows.to(x) @ x @ columns.to(x).T
+
+
+def _parts(num: int, wanted: int) -> Tensor:
+    """[wanted, num]: part k is the mean of floor(k num / wanted) to ceil((k + 1) num / wanted)."""
+    shares = torch.zeros(wanted, num)
+    for part in range(wanted):
+        low, high = part * num // wanted, -(-(part + 1) * num // wanted)
+        shares[part, low:high] = 1.0 / (high - low)
+    return shares
