@@ -100,7 +100,8 @@ def render_rows(
     draw = _drawer(project_splats(splats, camera), splats, camera.hw, backend)
     alpha, drawn = draw(rows.new_ones(len(rows), 1)), _finite("rows", draw(rows))
     if background is not None:
-        drawn = drawn + (1 - alpha) * background.to(drawn)
+        # In place: a second image of wide rows would double the memory.
+        drawn = drawn.addcmul_(1 - alpha, background.to(drawn))
     return Rendered(alpha=alpha.reshape(camera.hw), rows=drawn.reshape(*camera.hw, rows.shape[1]))
 
 

@@ -67,12 +67,11 @@ def test_no_cut_of_a_binary_file_is_silent(tmp_path, data):
 
 def test_no_cut_of_a_text_file_is_silent(tmp_path):
     """Not even one inside the last number, which then reads as another."""
-    path = save(tmp_path / "s.ply", table()[:2], text=True)
-    path.write_bytes(path.read_bytes().replace(b"vertex 40", b"vertex 2"))
+    path = save(tmp_path / "s.ply", table()[:1], text=True)
     whole = path.read_bytes()
-    assert len(read_splats(path)) == 2
+    assert len(read_splats(path)) == 1
     body = whole.index(b"end_header")
-    for cut in [*range(0, body, 7), *range(body, len(whole))]:
+    for cut in [*range(0, body, 29), *range(body, len(whole) - 30, 5), *range(-30, 0)]:
         path.write_bytes(whole[:cut])
         with pytest.raises(DataError):
             read_splats(path)

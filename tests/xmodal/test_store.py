@@ -125,6 +125,36 @@ def test_products_are_those_of_decoded_rows(stored: Run) -> None:
     np.testing.assert_allclose(features.rows.norms(), np.linalg.norm(whole, axis=1), atol=1e-5)
 
 
+@pytest.mark.parametrize("width", [1, CHANNELS - 1, CHANNELS + 1, 2 * CHANNELS])
+def test_vectors_of_another_width_are_an_error(stored: Run, width: int) -> None:
+    """A codec that pads its rows would take fewer channels without a word."""
+    rows = stored.features("lifted").rows
+    with pytest.raises(ValueError, match=f"rows of {CHANNELS} channels"):
+        rows.products(np.ones((2, width), np.float32))
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_vectors_that_are_not_finite_are_an_error(stored: Run, wrong: float) -> None:
+    vectors = np.ones((2, CHANNELS), np.float32)
+    vectors[1, 3] = wrong
+    with pytest.raises(ValueError, match="must be finite"):
+        stored.features("lifted").rows.products(vectors)
+
+
+@pytest.mark.parametrize("codec", ["fp16", "bf16", "int8", "pq64", "components"])
+@pytest.mark.parametrize("channels", [1, 3, 37, 512, 1000])
+def test_codes_of_any_width_are_asked(tmp_path: Path, codec: Codec, channels: int) -> None:
+    rows = np.random.default_rng(0).standard_normal((40, channels)).astype(np.float32)
+    CODECS[codec].write(tmp_path, rows)
+    stored = CODECS[codec].open(tmp_path, (40, channels))
+    vectors = np.random.default_rng(1).standard_normal((3, channels)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    wanted = np.asarray(stored) @ vectors.T
+    size = float(np.abs(wanted).max())
+    tolerance = {"bf16": 2e-2, "int8": 2e-3}.get(codec, 1e-4) * max(size, 1.0)
+    np.testing.assert_allclose(stored.products(vectors), wanted, atol=tolerance)
+
+
 def test_the_bookkeeping_comes_back(stored: Run) -> None:
     features = stored.features("lifted")
     wanted = per_point()

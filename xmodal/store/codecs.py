@@ -81,8 +81,8 @@ class BrainRows(StoredRows):
         """See `StoredRows.decode`."""
         return self._tensor(self._arrays["rows"][index]).float().numpy()
 
-    def products(self, vectors: FloatRows) -> FloatRows:
-        """See `StoredRows.products`; results have 8 bits of mantissa."""
+    def _products(self, vectors: FloatRows) -> FloatRows:
+        """See `StoredRows._products`; results have 8 bits of mantissa."""
         asked = torch.from_numpy(vectors).bfloat16()
         found = torch.empty(len(vectors), len(self))
         for start in range(0, len(self), _PRODUCT_ROWS):
@@ -126,13 +126,17 @@ class ByteRows(StoredRows):
         rows *= np.asarray(self._arrays["scale"][index])[:, None]
         return rows
 
-    def products(self, vectors: FloatRows) -> FloatRows:
-        """See `StoredRows.products`; whole numbers are multiplied, the vectors with 14 bits."""
+    def _products(self, vectors: FloatRows) -> FloatRows:
+        """See `StoredRows._products`; whole numbers are multiplied, the vectors with 14 bits."""
         planes, unit = _two_planes(vectors)
+        # torch's product of whole numbers is wrong for matrices of one column: zeros go beside it.
+        beside = (0, int(self.shape[1] == 1))
+        planes = torch.nn.functional.pad(planes, beside)
         found = np.empty((len(vectors), len(self)), dtype=np.float32)
         for start in range(0, len(self), _PRODUCT_ROWS):
             part = slice(start, start + _PRODUCT_ROWS)
             codes = torch.from_numpy(self._arrays["codes"][part])
+            codes = torch.nn.functional.pad(codes, beside) if beside[1] else codes
             both = torch.ops.aten._int_mm(planes, codes.T).numpy()
             _combine_planes(both, unit, np.asarray(self._arrays["scale"][part]), found[:, part])
         return found.T
@@ -174,8 +178,8 @@ class ProductRows(StoredRows):
         codes = self._arrays["codes"][index]
         return quantiser.decode(codes, np.asarray(self._arrays["codebook"]), self.shape[1])
 
-    def products(self, vectors: FloatRows) -> FloatRows:
-        """See `StoredRows.products`; by look-up tables, without decoding."""
+    def _products(self, vectors: FloatRows) -> FloatRows:
+        """See `StoredRows._products`; by look-up tables, without decoding."""
         book = np.asarray(self._arrays["codebook"])
         return quantiser.products(self._arrays["codes"], book, vectors)
 
@@ -216,8 +220,8 @@ class ComponentRows(StoredRows):
         """See `StoredRows.decode`."""
         return components.decode(self._coded(index), self._arrays["bank"])
 
-    def products(self, vectors: FloatRows) -> FloatRows:
-        """See `StoredRows.products`; one product a component, without decoding."""
+    def _products(self, vectors: FloatRows) -> FloatRows:
+        """See `StoredRows._products`; one product a component, without decoding."""
         return components.products(self._coded(slice(None)), self._arrays["bank"], vectors)
 
     def norms(self) -> npt.NDArray[np.float32]:
@@ -280,8 +284,8 @@ class SegmentRows(StoredRows):
         found[row_of >= 0] = self._arrays["rows"][row_of[row_of >= 0]]
         return found
 
-    def products(self, vectors: FloatRows) -> FloatRows:
-        """See `StoredRows.products`; one product a segment."""
+    def _products(self, vectors: FloatRows) -> FloatRows:
+        """See `StoredRows._products`; one product a segment."""
         rows, row_of = self._arrays["rows"], np.asarray(self._arrays["row_of"])
         found = np.zeros((len(vectors), len(rows) + 1), dtype=np.float32)  # the last is for -1
         for start in range(0, len(rows), BLOCK_ROWS):

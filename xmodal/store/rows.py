@@ -66,7 +66,22 @@ class StoredRows(ABC):
         """Rows of a slice or of row numbers."""
 
     def products(self, vectors: FloatRows) -> FloatRows:
-        """Dot products `[N, Q]` of all rows with vectors `[Q, C]`."""
+        """Dot products `[N, Q]` of all rows with vectors `[Q, C]`, in the codec's own arithmetic.
+
+        Raises:
+            ValueError: If the vectors have another width than the rows, or are not finite.
+        """
+        if vectors.ndim != 2 or vectors.shape[1] != self.shape[1]:
+            raise ValueError(
+                f"rows of {self.shape[1]} channels are multiplied with vectors of that width, got "
+                f"{list(vectors.shape)}"
+            )
+        if not np.isfinite(vectors).all():
+            raise ValueError("vectors to multiply rows with must be finite, got NaN or infinity")
+        return self._products(vectors)
+
+    def _products(self, vectors: FloatRows) -> FloatRows:
+        """What `products` gives, of vectors that fit; here by decoding block after block."""
         found = np.empty((len(vectors), len(self)), dtype=np.float32)
         for part, rows in self.blocks():
             np.matmul(vectors, rows.T, out=found[:, part])
