@@ -22,7 +22,9 @@ from xmodal.graph.ports import (
     ports_of,
 )
 
-_FEATURES: tuple[Kind, ...] = ("feature_map", "masks", "frames", "embedding", *SUPPORTED)
+_FEATURES: tuple[Kind, ...] = (
+    "feature_map", "masks", "frames", "embedding", "grids", *SUPPORTED,
+)  # fmt: skip
 
 
 def check(plan: Plan) -> None:
@@ -222,6 +224,8 @@ def _check_width_made(plan: Plan, draft: Draft) -> None:
     if draft.verb != "lift" or given is not None:
         return
     widths = {s: w for s in draft.sources if (w := plan.channels(s)) is not None}
+    if all(plan.kind(source) == "labels" for source in draft.sources):
+        return  # as wide as the data has classes
     if not widths and all(plan.kind(source) is not None for source in draft.sources):
         fix = "add the node that a teacher makes to the sources"
         got = f"none among {', '.join(draft.sources)}"

@@ -95,6 +95,8 @@ def support(plan: Plan, name: str) -> Support | None:
         if isinstance(node.on, (Grid, Cells)):
             return node.on
         made_by = plan.producer(name)
+        if node.kind in ("embedding", "grids"):
+            return "sample"  # one row, or one map, for each sample, whatever it was made of
         if node.on is not None:
             name = node.on
         elif made_by is None:
@@ -109,8 +111,6 @@ def support(plan: Plan, name: str) -> Support | None:
             name = same[0]
         elif node.kind == "frames":
             return None  # pictures of the scene, whatever stands in it
-        elif node.kind == "embedding":
-            return "sample"  # one row for each sample, whatever it was made of
         else:
             name = made_by.sources[0]
     return None

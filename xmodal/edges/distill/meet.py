@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lifting.operator import LiftOperator
-    from xmodal.values import Gaussians, Points, PointSets
+    from xmodal.values import Embedding, Gaussians, Grids, Points, PointSets
+
+    Rowed = Points | Gaussians | Embedding | Grids
 
 Rows = Literal["all", "masked", "visible"]
 
@@ -47,8 +49,8 @@ class SetPair:
 
 
 def meet(
-    teacher: Points | Gaussians,
-    student: Points | Gaussians,
+    teacher: Rowed,
+    student: Rowed,
     *,
     coverage_half: float = 1.0,
     agreement_power: float = 0.0,
@@ -61,7 +63,8 @@ def meet(
 
     Args:
         teacher: Targets.
-        student: Predictions on the same points.
+        student: Predictions on the same points, or recordings. Where it says which of its rows are
+            valid (a recording may lack what it sees), the others do not count.
         coverage_half: Coverage of half the full weight; 0 for one weight for all.
         agreement_power: Weights are multiplied by `(1 - disagreement)` to this power where the
             teacher knows how much its views disagree.
@@ -83,14 +86,17 @@ def meet(
         )
     weight = None if teacher.weight is None else _saturated(teacher.weight, coverage_half)
     covered = None if weight is None else ~(weight <= 0)
-    if teacher.disagreement is not None and agreement_power > 0:
-        agreement = (1 - teacher.disagreement).clamp(0, 1) ** agreement_power
+    disagreement: Tensor | None = getattr(teacher, "disagreement", None)
+    if disagreement is not None and agreement_power > 0:
+        agreement = (1 - disagreement).clamp(0, 1) ** agreement_power
         weight = agreement if weight is None else weight * agreement
     chosen = chosen_rows(student, rows)
-    for mark in (teacher.valid, covered):
+    own = None if student.valid is None or bool(student.valid.all()) else student.valid
+    for mark in (teacher.valid, covered, own):
         if mark is not None:
             chosen = mark if chosen is None else chosen & mark
-    segments = teacher.segments if teacher.segments is not None else student.segments
+    segments: Tensor | None = getattr(teacher, "segments", None)
+    segments = getattr(student, "segments", None) if segments is None else segments
     pair = Pair(
         teacher=teacher.rows,
         student=student.rows,
@@ -165,7 +171,7 @@ def rendered(pair: SetPair) -> SetPair:
     )
 
 
-def chosen_rows(student: Points | Gaussians, rows: Rows) -> Tensor | None:
+def chosen_rows(student: Rowed, rows: Rows) -> Tensor | None:
     """Points that count by whether the student saw their inputs; None for all.
 
     Raises:
@@ -173,14 +179,15 @@ def chosen_rows(student: Points | Gaussians, rows: Rows) -> Tensor | None:
     """
     if rows == "all":
         return None
-    if student.masked is None:
+    masked: Tensor | None = getattr(student, "masked", None)
+    if masked is None:
         raise DataError(
             "distillation",
             wanted=f"a student that says which points were masked, for `rows: {rows}`",
             got="no mask",
             fix="give the student's op a `mask_ratio` above 0, or write `rows: all`",
         )
-    return student.masked if rows == "masked" else ~student.masked
+    return masked if rows == "masked" else ~masked
 
 
 def need_segments(pair: Pair, name: str) -> Tensor:

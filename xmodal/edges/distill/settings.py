@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from xmodal.edges.distill.head import Head
-    from xmodal.values import Gaussians, Points, PointSets
+    from xmodal.values import Embedding, Gaussians, Grids, Points, PointSets
 
 Standardisation = Literal["none", "channel", "phi", "whiten"]
 
@@ -90,8 +90,8 @@ class PointsLoss(Loss, ABC):
 
     def __call__(
         self,
-        teacher: Points | Gaussians,
-        student: Points | Gaussians,
+        teacher: Points | Gaussians | Embedding | Grids,
+        student: Points | Gaussians | Embedding | Grids,
         *,
         net: nn.Module | None = None,
     ) -> Tensor:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from xmodal.values import Points
+    from xmodal.values import Embedding, Grids, Points
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,8 +18,8 @@ class Ema:
 
     Attributes:
         decay: Share of the average that stays at each step.
-        view: What the average sees: `global`, a larger crop around the student's; `same`, the
-            student's own.
+        view: What the average sees: `global`, a larger crop around the student's, or all windows
+            of a recording; `same`, the student's own.
 
     Source:
         Tarvainen and Valpola, Mean Teachers are Better Role Models, NeurIPS 2017, section 2;
@@ -34,7 +34,7 @@ class Ema:
         if not 0 <= self.decay < 1:
             raise ValueError(f"decay must lie in [0, 1), not {self.decay}")
 
-    def __call__(self, student: Points) -> Points:
-        """The student's points, without a way back for gradients."""
+    def __call__(self, student: Points | Embedding | Grids) -> Points | Embedding | Grids:
+        """The student's rows, without a way back for gradients."""
         rows = None if student.rows is None else student.rows.detach()
         return replace(student, rows=rows)
