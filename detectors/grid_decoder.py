@@ -32,6 +32,7 @@ class GridDecoder(nn.Module):
         space: Space of the rows of cells.
         positive: Rows are made positive (soft-plus), for depths. In `raw` space only.
         levels: How often the grid doubles.
+        dropout: Part of what the seed is made of that is hidden while training.
 
     Raises:
         ValueError: If a number is below 1, `positive` is asked in another space, or the grid is
@@ -47,6 +48,7 @@ class GridDecoder(nn.Module):
         space: Space = "raw",
         positive: bool = False,
         levels: int = 3,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         if min(out_channels, levels, *grid_hw) < 1 or min(grid_hw) < 2**levels:
@@ -72,6 +74,7 @@ class GridDecoder(nn.Module):
         last = trunk.map_channels[-1]
         self.narrow = nn.Conv2d(last, _SEED_CHANNELS // 2, 1)
         self.seed = nn.Sequential(
+            nn.Dropout(dropout),
             nn.Linear(_SEED_CHANNELS // 2 * _LAST_HW[0] * _LAST_HW[1], 192),
             nn.LayerNorm(192),
             nn.ReLU(),
@@ -110,13 +113,15 @@ class GridDecoder(nn.Module):
         """The decoder's maps [B, F, h, w], seed to full grid."""
         return list(self.see(inputs).maps)
 
-    def decode(self, last: Float[Tensor, "B F H W"]) -> Float[Tensor, "M C"]:
-        """Rows of all cells from the last map, row-major within a window."""
-        rows = self.output(last).movedim(1, 3).flatten(0, 2)
-        return functional.softplus(rows) if self.positive else to_space(rows, self.space)
+    def decode(self, last: Float[Tensor, "B F H W"]) -> Float[Tensor, "B cells C"]:
+        """Rows of all cells from the last map, row-major."""
+        rows = self.output(last).flatten(2).movedim(1, 2)
+        if self.positive:
+            return functional.softplus(rows)
+        return to_space(rows.flatten(0, 1), self.space).unflatten(0, rows.shape[:2])
 
-    def forward(self, inputs: Float[Tensor, "B ..."]) -> Float[Tensor, "M C"]:
-        """Rows of all cells, row-major within a window, windows one after the other."""
+    def forward(self, inputs: Float[Tensor, "B ..."]) -> Float[Tensor, "B cells C"]:
+        """Rows of all cells, row-major."""
         return self.decode(self.see(inputs).maps[-1])
 
     def start_from(self, rows: Float[Tensor, "R C"]) -> None:

@@ -20,8 +20,8 @@ What the graph looks for on an op, beside `__call__`:
   parameter named `net`, which is not a port either. `build` may ask, by keyword, for `channels`
   (the width of the target node), `space` (`unit`, `simplex`, `raw` or None: what the teachers of
   this student give), `num_rows` (points or splats of a run's one scene, None where there are
-  several) and, in `distill`, `teacher_channels`. It may return None when the fields say
-  that there is nothing to learn.
+  several), `source_channels` (the widths of the edge's sources, in order) and, in `distill`,
+  `teacher_channels`. It may return None when the fields say that there is nothing to learn.
 - `channels -> int | None` and `space -> str | None` (class variable, property or field): what the
   op gives, known without loading anything; None when only the weights can tell.
 - `text_side() -> Teacher`: of a lift whose rows are no longer the teacher's, whoever understands
@@ -96,6 +96,10 @@ _BUILT_IN: Mapping[Verb, Mapping[str, str]] = MappingProxyType(
             "audio_cnn": "xmodal.edges.encode.audio_cnn:AudioCnn",
             "imu_tcn": "xmodal.edges.encode.imu_tcn:ImuTcn",
             "skeleton_net": "xmodal.edges.encode.skeleton_net:SkeletonNetOp",
+            "audio_transformer": "xmodal.edges.encode.audio_transformer:AudioTransformer",
+            "imu_transformer": "xmodal.edges.encode.imu_transformer:ImuTransformerOp",
+            "grid_decoder": "xmodal.edges.encode.grid_decoder:GridDecoderOp",
+            "fusion": "xmodal.edges.encode.fusion:FusionOp",
         },
         "lift": {
             "points": "xmodal.edges.lift.points:LiftPoints",

@@ -163,6 +163,7 @@ class Graph:
                 "channels": node.channels,
                 "space": self.space(edge.target),
                 "num_rows": num_rows,
+                "source_channels": tuple(self.nodes[name].channels for name in edge.sources),
             }
             if edge.verb == "distill":
                 offers["teacher_channels"] = self.nodes[edge.sources[0]].channels

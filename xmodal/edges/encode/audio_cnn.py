@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from xmodal.edges.encode.audio_student import AudioStudentOp
-from xmodal.edges.encode.clip_student import embed_clips
+from xmodal.edges.encode.clip_student import embedded
 
 if TYPE_CHECKING:
     from detectors.clip_student import ClipStudent
@@ -39,4 +39,4 @@ class AudioCnn(AudioStudentOp):
 
     def __call__(self, net: ClipStudent, sound: Audio) -> Embedding:
         """Rows of whole recordings, the mean over their windows; differentiable."""
-        return embed_clips(net, self.describe(sound))
+        return embedded(net, self.describe(sound))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from xmodal.errors import DataError
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from detectors.clip_student import ClipStudent
     from xmodal.recordings.inputs import Clips
-    from xmodal.values import Embedding
+    from xmodal.values import Embedding, Grids
 
 Fit = Literal["windows", "stretch"]
 
@@ -72,46 +72,31 @@ def clips_of(parts: Sequence[Tensor], shape: tuple[int, ...]) -> Clips:
     return Clips(inputs.to(torch.float32), sizes.cumsum(0))
 
 
-def window_rows(net: ClipStudent, clips: Clips) -> Tensor:
-    """Rows of all windows, batch by batch; differentiable."""
+def rows_of_clips(net: Any, clips: Clips) -> Embedding | Grids:
+    """One row, or one map, for each recording: the mean over its windows; differentiable.
+
+    Rows are in the network's space. A recording without windows is not valid and weighs nothing.
+    """
     import torch
+
+    from detectors.spaces import to_space
+    from xmodal.train.pooling import run_windows, scattered
 
     device = next(net.parameters()).device
-    batches = clips.inputs.split(_BATCH) if len(clips.inputs) else ()
-    rows = [net(batch.to(device)) for batch in batches]
-    return torch.cat(rows) if rows else torch.zeros(0, net.out_channels, device=device)
+    rows = torch.cat([run_windows(net, part.to(device)) for part in clips.inputs.split(_BATCH)])
+    sizes = clips.offsets.diff().to(device)
+    index = torch.arange(len(sizes), device=device).repeat_interleave(sizes)
+    total = rows.new_zeros(len(sizes), *rows.shape[1:]).index_add(0, index, rows)
+    has = sizes > 0
+    mean = total[has] / sizes[has].view(-1, *(1,) * (rows.ndim - 1))
+    if net.space == "unit":
+        mean = to_space(mean.reshape(-1, mean.shape[-1]), "unit").view(mean.shape)
+    return scattered(mean, has, net)
 
 
-def embed_clips(net: ClipStudent, clips: Clips) -> Embedding:
-    """One row for each recording: the mean over its windows, in the network's space.
-
-    A recording without windows has a row of zeros that is not valid and weighs nothing.
-    """
-    from detectors.spaces import to_space
-
-    rows = window_rows(net, clips)
-    mean, seen = mean_of_windows(rows, clips)
-    return _embedding(to_space(mean, "unit") if net.space == "unit" else mean, seen)
-
-
-def mean_of_windows(rows: Tensor, clips: Clips) -> tuple[Tensor, Tensor]:
-    """Mean over the windows of each recording, zeros without any, and which have some."""
-    import torch
-
-    counts = clips.offsets.diff().to(rows.device)
-    index = torch.arange(len(counts), device=rows.device).repeat_interleave(counts)
-    total = rows.new_zeros(len(counts), *rows.shape[1:]).index_add(0, index, rows)
-    shape = (-1,) + (1,) * (rows.ndim - 1)
-    return total / counts.clamp_min(1).view(shape).to(rows.dtype), counts > 0
-
-
-def _embedding(rows: Tensor, valid: Tensor) -> Embedding:
-    import torch
-
-    from xmodal.values import Embedding
-
-    offsets = torch.arange(len(rows) + 1, device=rows.device)
-    return Embedding(rows=rows, valid=valid, weight=valid.to(rows.dtype), offsets=offsets)
+def embedded(net: ClipStudent, clips: Clips) -> Embedding:
+    """One row for each recording; see `rows_of_clips`."""
+    return cast("Embedding", rows_of_clips(net, clips))
 
 
 def refuse_non_finite(values: Tensor, offsets: Tensor, what: str) -> None:

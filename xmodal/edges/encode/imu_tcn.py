@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from xmodal.edges.encode.clip_student import embed_clips
+from xmodal.edges.encode.clip_student import embedded
 from xmodal.edges.encode.imu_student import ImuStudentOp
 
 if TYPE_CHECKING:
@@ -35,4 +35,4 @@ class ImuTcn(ImuStudentOp):
 
     def __call__(self, net: ClipStudent, imu: Imu) -> Embedding:
         """Rows of whole recordings, the mean over their windows; differentiable."""
-        return embed_clips(net, self.describe(imu))
+        return embedded(net, self.describe(imu))

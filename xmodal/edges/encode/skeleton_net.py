@@ -10,7 +10,7 @@ from xmodal.edges.encode.clip_student import (
     check_positive,
     check_shares,
     clips_of,
-    embed_clips,
+    embedded,
     head_channels,
     refuse_unordered,
     whole,
@@ -184,7 +184,7 @@ class SkeletonNetOp:
 
     def __call__(self, net: ClipStudent, body: Skeleton) -> Embedding:
         """Rows of whole recordings, the mean over their windows; differentiable."""
-        return embed_clips(net, self.describe(body))
+        return embedded(net, self.describe(body))
 
 
 def _turned(vectors: Tensor, most_rad: float, generator: torch.Generator) -> Tensor:
