@@ -43,6 +43,31 @@ def read_array(path: Path, *, max_bytes: int = MAX_BYTES) -> NDArray[Any]:
         raise wrong_array(path, "a NumPy file", str(error).splitlines()[0][:200]) from error
 
 
+def read_arrays(path: Path, *, max_bytes: int = MAX_BYTES) -> dict[str, NDArray[Any]]:
+    """All arrays of a `.npz` file by name.
+
+    Args:
+        path: The file.
+        max_bytes: Most bytes all arrays together may take in memory.
+
+    Raises:
+        DataError: As `read_array`.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            found: dict[str, NDArray[Any]] = {}
+            left = max_bytes
+            for member in archive.infolist():
+                array = _read_member(archive, member, path, left)
+                left -= array.nbytes
+                found[member.filename.removesuffix(".npy")] = array
+            return found
+    except FileNotFoundError:
+        raise wrong_array(path, "an array file", "no such file") from None
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise wrong_array(path, "a NumPy file", str(error).splitlines()[0][:200]) from error
+
+
 def wrong_array(path: Path, wanted: str, got: str) -> DataError:
     """The error for an array file that cannot be used."""
     return DataError(str(path), wanted=wanted, got=got, fix="write it anew with numpy.save")
@@ -54,14 +79,21 @@ def _read_npz(path: Path, max_bytes: int) -> NDArray[Any]:
         if len(members) != 1 or not members[0].filename.endswith(".npy"):
             names = ", ".join(member.filename for member in members[:5]) or "nothing"
             raise wrong_array(path, "exactly one array", names)
-        member = members[0]
-        if member.file_size > _MAX_RATIO * max(member.compress_size, 1):
-            got = f"{member.compress_size} bytes that unpack to {member.file_size}"
-            raise wrong_array(path, f"data compressed at most {_MAX_RATIO} to one", got)
-        # zipfile never gives more than the size it was told, and checks the checksum at the end.
-        with archive.open(member) as file:
-            stream = cast("io.BufferedIOBase", file)
-            return _read_npy(stream, path, member.file_size, max_bytes)
+        return _read_member(archive, members[0], path, max_bytes)
+
+
+def _read_member(
+    archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path, max_bytes: int
+) -> NDArray[Any]:
+    if not member.filename.endswith(".npy"):
+        raise wrong_array(path, "arrays and nothing else", member.filename)
+    if member.file_size > _MAX_RATIO * max(member.compress_size, 1):
+        got = f"{member.compress_size} bytes that unpack to {member.file_size}"
+        raise wrong_array(path, f"data compressed at most {_MAX_RATIO} to one", got)
+    # zipfile never gives more than the size it was told, and checks the checksum at the end.
+    with archive.open(member) as file:
+        stream = cast("io.BufferedIOBase", file)
+        return _read_npy(stream, path, member.file_size, max_bytes)
 
 
 def _read_npy(file: io.BufferedIOBase, path: Path, size: int, max_bytes: int) -> NDArray[Any]:
