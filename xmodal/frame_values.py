@@ -48,7 +48,8 @@ def frame_at(frames: Frames, index: int) -> Frame:
     height, width = frames.hw[index].tolist()
     pixels = slice(sum(sizes[:index]), sum(sizes[: index + 1]))
     rows = slice(int(frames.offsets[index]), int(frames.offsets[index + 1]))
-    mine = frames.taps.select_rows(torch.arange(pixels.start, pixels.stop))
+    device = frames.taps.crow.device
+    mine = frames.taps.select_rows(torch.arange(pixels.start, pixels.stop, device=device))
     return Frame(
         rgb=frames.rgb[pixels].T.reshape(3, height, width),
         depth_m=frames.depth_m[pixels].reshape(height, width),

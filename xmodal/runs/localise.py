@@ -139,20 +139,26 @@ def localisation_pairs(opened: OpenedRun, scene: Scene, questions: Questions) ->
     arms = {source: row_scores(stores[source], score) for source, score in asked.items()}
     if {"lifted", "student"} <= arms.keys():
         arms[ENSEMBLE] = ensemble([arms["lifted"], arms["student"]])
+    # Sources with splats of their own are drawn with those, all others together.
+    own = {s: opened.renderer(source=s) for s in asked if opened.drawn(s) is not None}
+    together = {arm: columns for arm, columns in arms.items() if arm not in own}
     renderer = opened.renderer()
-    columns = np.concatenate(list(arms.values()), axis=1) if arms else None
     pairs: list[Pair] = []
     for frame in sorted({frame for frame, _ in questions.column}):
         position = scene.images.names.index(frame)
         image = scene.images[position]
         view = opened.teacher_view(image)
         shown = {SINGLE: teacher_image(view, questions.score(view.rows))}
-        if columns is not None:
+        if together:
+            columns = np.concatenate(list(together.values()), axis=1)
             picture = renderer.render(columns, image.camera, scene.depth(position))
-            shown |= dict(zip(arms, np.split(picture, len(arms), axis=2), strict=True))
-        if isinstance(renderer, SplatRenderer):
-            for source, score in asked.items():
-                drawn = renderer.render_rows(stores[source], score, image.camera)
+            shown |= dict(zip(together, np.split(picture, len(together), axis=2), strict=True))
+        for source, score in asked.items():
+            drawer = own.get(source, renderer)
+            if source in own:
+                shown[source] = drawer.render(arms[source], image.camera, None)
+            if isinstance(drawer, SplatRenderer):
+                drawn = drawer.render_rows(stores[source], score, image.camera)
                 shown[source + RENDERED] = drawn
         boxes = scene.boxes[frame]
         for text in [text for f, text in questions.column if f == frame]:

@@ -46,14 +46,33 @@ class OpenedRun:
         """The splats of a run over splats, in the order of the points; None of points alone."""
         return read_splats(self.run.gaussians) if self.run.gaussians.is_file() else None
 
-    def renderer(self, *, stride: int = 2) -> PointRenderer | SplatRenderer:
+    def drawn(self, source: str) -> Splats | None:
+        """The splats that a source's student shaped; None where it has none of its own.
+
+        Args:
+            source: A student, or one of its heads (`STUDENT.TEACHER`).
+        """
+        student, _, node = source.rpartition(".")
+        file = self.run.drawn(student or node)
+        return read_splats(file) if file.is_file() else None
+
+    def shaped(self) -> list[str]:
+        """Students of the run that shaped splats of their own."""
+        return [name for name in self.spec.graph.students() if self.run.drawn(name).is_file()]
+
+    def renderer(
+        self, *, stride: int = 2, source: str | None = None
+    ) -> PointRenderer | SplatRenderer:
         """Draws values of the run's points, or splats, into frames.
 
         Args:
             stride: One value for every `stride` x `stride` block of colour pixels.
+            source: Draw with the splats that this source's student shaped, where it did.
         """
-        if self.splats is not None:
-            return SplatRenderer(self.splats, stride)
+        splats = None if source is None else self.drawn(source)
+        splats = self.splats if splats is None else splats
+        if splats is not None:
+            return SplatRenderer(splats, stride)
         return PointRenderer.of(self.xyz, stride=stride)
 
     @property

@@ -59,7 +59,7 @@ def query_run(path: Path, prompt: Prompt, source: str | None, outputs: QueryOutp
     if outputs.json:
         write_objects(outputs.json, prompt.label, label, objects)
     if scores is not None:
-        lines += _write_scores(opened, scores, outputs)
+        lines += _write_scores(opened, scores, outputs, None if len(names) > 1 else names[0])
     files = (outputs.scores, outputs.json, outputs.ply, outputs.png)
     return "\n".join([*lines, *(f"wrote {file}" for file in files if file)])
 
@@ -83,14 +83,16 @@ def _answer(
     return objects, describe(objects, prompt.label, label)
 
 
-def _write_scores(opened: OpenedRun, scores: Scores, outputs: QueryOutputs) -> list[str]:
+def _write_scores(
+    opened: OpenedRun, scores: Scores, outputs: QueryOutputs, source: str | None
+) -> list[str]:
     """Write the files that show scores; what else there is to tell of them."""
     if outputs.scores:
         write_scores(outputs.scores, scores)
     if outputs.ply:
         write_heat(outputs.ply, opened, scores)
     if outputs.png:
-        return [f"frame {_write_png(outputs.png, opened, scores, outputs.frame)}"]
+        return [f"frame {_write_png(outputs, opened, scores, source)}"]
     return []
 
 
@@ -166,17 +168,18 @@ def teacher_image(view: FeatureMap | Masks, scores: torch.Tensor, stride: int = 
     return image.reshape(h, w, -1)
 
 
-def _write_png(path: Path, opened: OpenedRun, scores: Scores, frame: str | None) -> str:
-    renderer = opened.renderer(stride=4)
+def _write_png(outputs: QueryOutputs, opened: OpenedRun, scores: Scores, source: str | None) -> str:
+    renderer = opened.renderer(stride=4, source=source)
     scene = opened.scene
-    if frame is not None:
-        index = frame_index(opened, frame)
+    if outputs.frame is not None:
+        index = frame_index(opened, outputs.frame)
     else:
         index = best_frame(opened, relevant_gain(scores))
     image, depth = scene.images[index], scene.depth(index)
     shown = renderer.render(scores, image.camera, depth)
     rgb = (image.rgb.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
-    write_picture(path, overlay(rgb, shown))
+    assert outputs.png is not None, "asked for by the caller"
+    write_picture(outputs.png, overlay(rgb, shown))
     return image.name
 
 
