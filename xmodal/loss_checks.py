@@ -78,3 +78,27 @@ def check_decoupled(temperature: float, target: float, others: float) -> None:
     if not (0 <= target < float("inf") and 0 <= others < float("inf") and target + others > 0):
         msg = f"target and others must be 0 or more and not both 0: {target}, {others}"
         raise ValueError(msg)
+
+
+def check_correlation(temperature: float, inter: float, intra: float) -> None:
+    """Refuse settings that no correlation can have.
+
+    Raises:
+        ValueError: If the temperature is not above 0, a factor is negative, or both are 0.
+    """
+    check_temperature(temperature)
+    if not (0 <= inter < float("inf") and 0 <= intra < float("inf") and inter + intra > 0):
+        msg = f"inter and intra must be 0 or more and not both 0: {inter}, {intra}"
+        raise ValueError(msg)
+
+
+def check_routing(top: int, drop: float, balance: float) -> None:
+    """Refuse settings that no router of teachers can have.
+
+    Raises:
+        ValueError: If it takes less than one teacher, hides all of them, or unbalances them.
+    """
+    check_counts(top=top)
+    if not (0 <= drop < 1 and 0 <= balance < float("inf")):
+        msg = f"drop must be in [0, 1) and balance 0 or more: {drop}, {balance}"
+        raise ValueError(msg)

@@ -8,7 +8,9 @@ module with buffers.
 """
 
 from xmodal.losses.contrast import QueueContrast, info_nce, sampled_info_nce
+from xmodal.losses.correlation import correlation
 from xmodal.losses.decoupled import decoupled, multi_scale
+from xmodal.losses.dimensions import SharedDimensions
 from xmodal.losses.direction_norm import DirectionNorm
 from xmodal.losses.fused import cosine, kl
 from xmodal.losses.grouped import mask_contrast
@@ -28,6 +30,7 @@ from xmodal.losses.rowwise import mse, smooth_l1
 from xmodal.losses.shown import shown_rows
 from xmodal.losses.standardise import Standardise
 from xmodal.losses.wasserstein import LipschitzCritic, sinkhorn, wasserstein
+from xmodal.losses.weighted_contrast import cwcl
 
 __all__ = [
     "LEAST_PROBABILITY",
@@ -35,10 +38,13 @@ __all__ = [
     "LipschitzCritic",
     "QueueContrast",
     "QueueSimilarity",
+    "SharedDimensions",
     "Standardise",
     "affinity",
     "agreement",
+    "correlation",
     "cosine",
+    "cwcl",
     "decoupled",
     "info_nce",
     "kl",

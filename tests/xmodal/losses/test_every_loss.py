@@ -88,6 +88,10 @@ LOSSES: dict[str, Callable[[], Loss]] = {
     "sampled": lambda: lambda t, s, **m: losses.sampled_info_nce(t, s, num_negatives=99, **m),
     "queue": queue,
     "queue_similarity": queue_similarity,
+    "cwcl": lambda: losses.cwcl,
+    "cwcl capped": lambda: lambda t, s, **m: losses.cwcl(t, s, rows_cap=3, **m),
+    "correlation": lambda: losses.correlation,
+    "correlation capped": lambda: lambda t, s, **m: losses.correlation(t, s, rows_cap=3, **m),
     "similarity": lambda: losses.similarity,
     "affinity": lambda: losses.affinity,
     "segments": lambda: segments,
@@ -109,7 +113,7 @@ EVERY = pytest.mark.parametrize("name", [*LOSSES, *SET_LOSSES])
 SMOOTH = pytest.mark.parametrize("name", [n for n in (*LOSSES, *SET_LOSSES) if n != "part_distill"])
 # In the others rows are bound to groups or places.
 UNORDERED = pytest.mark.parametrize(
-    "name", [n for n in LOSSES if n not in ("segments", "multi_scale", "info_nce capped")]
+    "name", [n for n in LOSSES if n not in ("segments", "multi_scale") and "capped" not in n]
 )
 BY_ROW = pytest.mark.parametrize("name", LOSSES)
 

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from detectors.memory_attention import MemoryAttention
-from xmodal.losses import LEAST_PROBABILITY, Standardise
+from xmodal.losses import LEAST_PROBABILITY, SharedDimensions, Standardise
 
 
 class Head(nn.Module):
@@ -41,8 +41,8 @@ class Head(nn.Module):
         return projected
 
     @property
-    def memory(self) -> MemoryAttention | None:
-        """The projection, where it begins with rows of the teacher."""
+    def memory(self) -> MemoryAttention | SharedDimensions | None:
+        """What begins with rows of the teacher: a projection of that kind."""
         return self.project if isinstance(self.project, MemoryAttention) else None
 
     def meet(
