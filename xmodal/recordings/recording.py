@@ -18,7 +18,7 @@ from xmodal.graph.ports import Kind
 from xmodal.recordings.ragged import Stream, empty_like, join
 from xmodal.values import Audio, Grids, Imu, Labels, Skeleton, Text, Value
 
-# What a recording can hold, in the order in which they tell how long it is.
+# What a recording can hold; the first that it has tells how long it is.
 STREAMS: tuple[Kind, ...] = ("audio", "imu", "skeleton", "video", "grids")
 # A name goes into files and patterns of splits.
 _NAME = re.compile(r"[^\s,/\\*?\[\]]+")
@@ -57,17 +57,6 @@ class Recording:
         value = self.streams[kind]()
         _check_finite(self.name, kind, value)
         return value
-
-    def duration_s(self) -> float:
-        """Length of its first stream in seconds; NaN where that has no clock."""
-        for kind in (kind for kind in STREAMS if kind in self.streams):
-            value = self.streams[kind]()
-            if isinstance(value, Audio):
-                return value.amplitudes.shape[1] / value.rate_hz
-            if not isinstance(value, Grids):
-                time_s = value.time_s
-                return float(time_s[-1] - time_s[0]) if len(time_s) else 0.0
-        return float("nan")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -168,6 +157,15 @@ class Recordings:
         return Recordings(
             name=self.name, items=tuple(self.items[i] for i in places), classes=self.classes
         )
+
+
+def duration_s(value: Stream) -> float:
+    """Length of a stream of one recording, seconds; NaN where it has no clock."""
+    if isinstance(value, Audio):
+        return value.amplitudes.shape[1] / value.rate_hz
+    if isinstance(value, Grids):
+        return float("nan")
+    return float(value.time_s[-1] - value.time_s[0]) if len(value.time_s) else 0.0
 
 
 def together(name: str, parts: Sequence[Recordings]) -> Recordings:

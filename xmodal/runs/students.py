@@ -203,14 +203,25 @@ def start_from(learners: Learners, path: Path) -> Learners:
         if edge.net is not None and edge.key in heads
     ]
     for name, mine, theirs in pairs:
-        _copy_weights(name, mine, theirs, path)
+        copy_weights(name, mine, theirs, path)
     students = {
         name: replace(student, warm=name in found) for name, student in learners.students.items()
     }
     return replace(learners, students=students)
 
 
-def _copy_weights(name: str, mine: nn.Module, theirs: nn.Module, path: Path) -> None:
+def copy_weights(name: str, mine: nn.Module, theirs: nn.Module, path: Path) -> None:
+    """Give one module the weights of another one.
+
+    Args:
+        name: Of the module, for the message.
+        mine: Gets them.
+        theirs: Has them.
+        path: Of the run that it is from, for the message.
+
+    Raises:
+        CheckpointError: If their shapes differ.
+    """
     wanted, given = (
         {key: tuple(value.shape) for key, value in net.state_dict().items()}
         for net in (mine, theirs)

@@ -16,7 +16,7 @@ from xmodal.config.runfile import RunFile, load_run
 from xmodal.datasets import open_scene
 from xmodal.errors import UsageError
 from xmodal.ply import read_points, write_points
-from xmodal.runs.frozen import Reporter
+from xmodal.runs.frozen import Reporter, silent
 from xmodal.runs.lift import LiftRequest, lift_spec
 from xmodal.runs.log import RunLog, peak_memory_mb
 from xmodal.runs.scenes import scene_runs
@@ -34,7 +34,7 @@ from xmodal.store import FeatureInfo, Run, create_run, fingerprint_of
 from xmodal.train.checkpoint import checkpoints
 from xmodal.train.crops import Augment
 from xmodal.train.data import Node
-from xmodal.train.loop import fit, replay
+from xmodal.train.loop import Replay, TrainResult, fit, replay
 from xmodal.train.options import Stage, TrainOptions
 from xmodal.values import Points
 
@@ -94,6 +94,8 @@ def train_run(request: TrainRequest, report: Reporter) -> TrainSummary:
         UsageError: If the run was trained already, without `--resume` or `--overwrite`.
     """
     spec = load_run(request.runfile, request.overrides)
+    if spec.data.has_recordings:
+        return _train_recordings(spec, request, report)
     run = _lifted_run(spec, request, report)
     log = RunLog(run.path / "log.jsonl")
     if request.again or request.overwrite:
@@ -125,15 +127,26 @@ def train_run(request: TrainRequest, report: Reporter) -> TrainSummary:
         # None: sets of points alone taught the student, so no row of a teacher is beside its own.
         student_cosine=None if np.isnan(cosine) else round(cosine, 4),
     )
-    records = [r for r in result.history if "loss" in r]
+    return _summary(run, result, log.elapsed_s, cosine)
+
+
+def _summary(run: Run, result: TrainResult, seconds: float, cosine: float) -> TrainSummary:
+    losses = [float(r["loss"]) for r in result.history if r.get("loss") is not None]
     return TrainSummary(
         run=run,
         steps=result.steps,
-        seconds=log.elapsed_s,
-        first_loss=float(records[0]["loss"]) if records else float("nan"),
-        last_loss=float(records[-1]["loss"]) if records else float("nan"),
+        seconds=seconds,
+        first_loss=losses[0] if losses else float("nan"),
+        last_loss=losses[-1] if losses else float("nan"),
         cosine=cosine,
     )
+
+
+def _train_recordings(spec: RunFile, request: TrainRequest, report: Reporter) -> TrainSummary:
+    from xmodal.runs.recorded.train import train_recordings
+
+    done = train_recordings(spec, request, train_options(spec), report)
+    return _summary(done.ready.run, done.result, done.seconds, done.cosine)
 
 
 def replay_run(request: TrainRequest, file: Path) -> str:
@@ -144,6 +157,11 @@ def replay_run(request: TrainRequest, file: Path) -> str:
     """
     run = Run(request.out)
     spec = load_run(request.runfile, request.overrides)
+    if spec.data.has_recordings:
+        from xmodal.runs.recorded.train import replay_recordings
+
+        again = replay_recordings(spec, request, file, train_options(spec), silent)
+        return _told(again, again.where)
     learners = build_learners(spec, run)
     found = replay(
         file,
@@ -153,9 +171,13 @@ def replay_run(request: TrainRequest, file: Path) -> str:
         train_options(spec),
         averages=learners.averages,
     )
-    scene = scenes_of(run, spec, "train")[found.scene].path.name
+    assert found.scene is not None, "a run over scenes"
+    return _told(found, f"scene {scenes_of(run, spec, 'train')[found.scene].path.name}")
+
+
+def _told(found: Replay, where: str) -> str:
     lines = [
-        f"  step {found.step}, scene {scene}: loss {found.loss}, gradient norm {found.grad_norm}",
+        f"  step {found.step}, {where}: loss {found.loss}, gradient norm {found.grad_norm}",
         *(f"    {edge}: {loss}" for edge, loss in found.parts.items()),
         f"  {'the same bits as then' if found.same else 'NOT the same as then'}; {found.got}",
     ]

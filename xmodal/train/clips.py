@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from xmodal.edges.encode.clip_student import rows_of_clips
 from xmodal.errors import DataError, UsageError
 from xmodal.recordings.inputs import Clips
 from xmodal.recordings.ragged import take_samples
@@ -21,7 +22,6 @@ from xmodal.train.data import Distill
 from xmodal.train.forward import uses_bf16
 from xmodal.train.options import Average, TrainOptions
 from xmodal.train.phases import Learner, Phase, with_sources
-from xmodal.train.pooling import pool_windows, run_windows, scattered
 from xmodal.train.task import Memory, Place, head_of
 from xmodal.values import Embedding, Grids
 
@@ -274,9 +274,10 @@ class ClipTask:
         inputs = clips.inputs[window[has]]
         if vary is not None and len(inputs):
             inputs = student.op.vary(inputs, vary)
+        offsets = torch.cat([torch.zeros(1, dtype=torch.int64), has.cumsum(0)])
         with self._precision():
-            rows = run_windows(net, inputs.to(device))
-        return scattered(rows.float(), has.to(device), net)
+            given = rows_of_clips(net, Clips(inputs, offsets))
+        return replace(given, rows=given.rows.float(), offsets=given.offsets.cpu())
 
     def _needs_gradient(self, name: str, phase: Phase, made: Mapping[str, Rows]) -> bool:
         """Whether it learns, or one of those that it sees does."""
@@ -293,7 +294,7 @@ class ClipTask:
         if average.view == "same" or clips is None:
             vary = generator if average.view == "same" else None
             return self._run(average.student, net, drawn, made, vary)
-        return pool_windows(net, clips.take(drawn.places), device=self.options.device)
+        return rows_of_clips(net, clips.take(drawn.places))
 
     def _teacher(
         self, name: str, drawn: Draw, made: Mapping[str, Rows], slow: Mapping[str, Rows]

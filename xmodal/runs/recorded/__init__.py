@@ -1,0 +1,1 @@
+"""Runs over recordings: what their verbs do, beside those over scenes."""
