@@ -23,6 +23,7 @@ NAMES = (
     "splat_fit",
     "splat_recovery",
     "splat_systems",
+    "splat_fields",
 )
 _WORK = Path("data/results-cache")
 

@@ -83,7 +83,7 @@ def run_system(work: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     folder = work / "systems_kitchen"
     out, runfile = folder / name, folder / f"{name}.yaml"
     folder.mkdir(parents=True, exist_ok=True)
-    spec = _in_room(load_run(RUNS / f"{name}.yaml"), settings["steps"])
+    spec = in_room(load_run(RUNS / f"{name}.yaml"), settings["steps"])
     text = spec.to_yaml().replace("up: z", f"up: {_UP}").replace("grid: 12", "grid: 16")
     write_text(runfile, text)
     if spec.graph.students():
@@ -112,7 +112,7 @@ def run_system(work: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _in_room(spec: RunFile, steps: int) -> RunFile:
+def in_room(spec: RunFile, steps: int) -> RunFile:
     """The system in the kitchen instead of the generated world; stages keep their shares."""
     whole = spec.steps
     stages = tuple(

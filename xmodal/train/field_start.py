@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Mapping, Sequence
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -15,8 +16,10 @@ from detectors.field_start import (
     principal_directions,
     start_decoder,
 )
+from detectors.memory_attention import MemoryAttention
 from detectors.spaces import Space
 from detectors.splat_field import SplatField
+from lifting.operator import LiftOperator
 from xmodal.edges.distill.head import Head
 from xmodal.train.data import Distill, Student, TrainScene
 from xmodal.values import PointSets
@@ -40,7 +43,7 @@ def start_fields(
         losses: Edges; those whose decoder is set.
         averages: Teachers that are moving averages.
         scene: The scene, of which the fields are.
-        num: Rows that directions are taken from.
+        num: Splats whose rows directions are taken from.
         rng: Where chance comes from.
     """
     for name, student in students.items():
@@ -49,7 +52,7 @@ def start_fields(
             continue
         for edge in (e for e in losses if e.student == name and e.teacher not in averages):
             sets = scene.nodes[edge.teacher]
-            if isinstance(sets, PointSets) and _start(field, edge, sets, scene, num, rng):
+            if isinstance(sets, PointSets) and _start(field, edge, sets, num, rng):
                 break
 
 
@@ -57,7 +60,6 @@ def _start(
     field: SplatField,
     edge: Distill,
     sets: PointSets,
-    scene: TrainScene,
     num: int,
     rng: np.random.Generator,
 ) -> bool:
@@ -74,10 +76,12 @@ def _start(
         return True
     if not can_start(head.project) or head.log:
         return False
-    sample = scene.sample_rows(edge.teacher, num, rng)
+    sample = _lifted_sample(members, rows, num, rng)
+    if isinstance(head.project, MemoryAttention):
+        head.project.start_from(sample)
     space: Space = "simplex" if _probabilities(sample) else "raw"
     if head.standardise is not None:
-        head.standardise.fit(sample)
+        head.standardise.fit(rows)
         sample, rows, space = head.standardise(sample), head.standardise(rows), "raw"
     found = principal_directions(
         sample, field.out_channels, space, centred=needs_mean(head.project)
@@ -85,6 +89,20 @@ def _start(
     start_decoder(head.project, found)
     field.start_from_sets(found.coordinates(open_rows(rows, space)), members)
     return True
+
+
+def _lifted_sample(
+    members: LiftOperator, rows: Float[Tensor, "S C"], num: int, rng: np.random.Generator
+) -> Float[Tensor, "R C"]:
+    """Closed-form rows of some splats, drawn by how much of the views is theirs.
+
+    These are what the field has to hold: rows of single patches have, beside, what differs from
+    view to view, and directions would be spent on that.
+    """
+    of_splat = members.transpose()
+    coverage = of_splat.row_sum().double().numpy()
+    chosen = np.sort(rng.choice(len(coverage), num, p=coverage / coverage.sum()))
+    return of_splat.select_rows(torch.from_numpy(chosen)).mean().apply(rows)
 
 
 def _probabilities(rows: Float[Tensor, "R C"]) -> bool:

@@ -14,7 +14,6 @@ from torch import Tensor
 from lifting.gaussians.closed_form import SplatView
 from lifting.gaussians.sets import ShownSets, shown_sets
 from lifting.gaussians.teacher_views import mask_level_taps, view_taps
-from lifting.operator import LiftOperator
 from xmodal import losses
 from xmodal.edges.lift.held_out import left_out
 from xmodal.edges.lift.splat_sets import SplatSets
@@ -241,12 +240,28 @@ def drawn_view(
     return next(iter(SplatViews(splats, [said], max_side_px, read=read)))
 
 
-@torch.no_grad()
-def frame_scores(view: SplatView, stores: Mapping[str, Features]) -> dict[str, FrameScore]:
-    """Every source beside the teacher in one frame, all on the same patches or masks.
+@dataclass(frozen=True, eq=False)
+class JudgedPatches:
+    """Patches (or masks) of a frame on which sources are compared with the teacher.
 
-    Judged are patches that splats cover (at least a fifth), of which at least half the light comes
-    from splats that every source observed, and of which the teacher says something.
+    Attributes:
+        sets: What each patch shows; `sets.kept` is its place among the view's rows.
+        target: What the teacher says of each, in its row.
+        judged: Which of them count.
+        share: Part of all rows of the view that counts.
+    """
+
+    sets: ShownSets
+    target: Float[Tensor, "S C"]
+    judged: Bool[Tensor, " S"]
+    share: float
+
+
+@torch.no_grad()
+def judged_patches(view: SplatView, stores: Mapping[str, Features]) -> JudgedPatches:
+    """Patches that splats cover (at least a fifth) and of which the teacher says something.
+
+    At least half of their light comes from splats that every source observed.
 
     Args:
         view: What the teacher says, and the weights of the splats.
@@ -257,11 +272,28 @@ def frame_scores(view: SplatView, stores: Mapping[str, Features]) -> dict[str, F
     judged = target.norm(dim=1) > 0
     for features in stores.values():
         judged &= _observed_share(sets, features) >= _LEAST_OBSERVED
-    share = float(judged.sum()) / max(len(view.rows), 1)
-    return {
-        source: _score(sets.members, features, target, judged, share)
-        for source, features in stores.items()
-    }
+    return JudgedPatches(sets, target, judged, float(judged.sum()) / max(len(view.rows), 1))
+
+
+def frame_scores(view: SplatView, stores: Mapping[str, Features]) -> dict[str, FrameScore]:
+    """Every source beside the teacher in one frame, all on the same patches or masks.
+
+    Args:
+        view: What the teacher says, and the weights of the splats.
+        stores: Rows of the splats, by source.
+    """
+    return patch_scores(judged_patches(view, stores), stores)
+
+
+@torch.no_grad()
+def patch_scores(patches: JudgedPatches, stores: Mapping[str, Features]) -> dict[str, FrameScore]:
+    """Every source beside the teacher on given patches.
+
+    Args:
+        patches: Those of `judged_patches`.
+        stores: Rows of the splats, by source.
+    """
+    return {source: _score(patches, features) for source, features in stores.items()}
 
 
 def _observed_share(sets: ShownSets, features: Features) -> Float[Tensor, " S"]:
@@ -269,18 +301,13 @@ def _observed_share(sets: ShownSets, features: Features) -> Float[Tensor, " S"]:
     return sets.members.scale_columns(observed(features)).row_sum() / light
 
 
-def _score(
-    members: LiftOperator,
-    features: Features,
-    target: Float[Tensor, "S C"],
-    judged: Bool[Tensor, " S"],
-    share: float,
-) -> FrameScore:
+def _score(patches: JudgedPatches, features: Features) -> FrameScore:
     """One source in one frame; sums are made block by block, as rows are wide."""
+    members, target, share = patches.sets.members, patches.target, patches.share
     weights = members.scale_columns(observed(features))
     simplex = features.info.space == "simplex"
     count, cosine, kl = 0, 0.0, 0.0
-    for part, rows in composited(weights, features, judged.nonzero().squeeze(1)):
+    for part, rows in composited(weights, features, patches.judged.nonzero().squeeze(1)):
         wanted = target[part]
         count += len(part)
         cosine += float(torch.cosine_similarity(wanted, rows, dim=1).sum())
