@@ -22,8 +22,8 @@ _GROUPS = 8
 class GridDecoder(nn.Module):
     """A trunk, and a decoder that doubles a small grid until it covers the asked one.
 
-    Sound has no axes in common with the picture: all places of the trunk's last map together give
-    the seed of the dense map.
+    Sound has no axes in common with the picture: all places of the trunk's last map together, and
+    its row, give the seed of the dense map.
 
     Args:
         trunk: The network over inputs; its last map is decoded.
@@ -75,7 +75,7 @@ class GridDecoder(nn.Module):
         self.narrow = nn.Conv2d(last, _SEED_CHANNELS // 2, 1)
         self.seed = nn.Sequential(
             nn.Dropout(dropout),
-            nn.Linear(_SEED_CHANNELS // 2 * _LAST_HW[0] * _LAST_HW[1], 192),
+            nn.Linear(_SEED_CHANNELS // 2 * _LAST_HW[0] * _LAST_HW[1] + trunk.width, 192),
             nn.LayerNorm(192),
             nn.ReLU(),
             nn.Linear(192, widths[0] * sides[0][0] * sides[0][1]),
@@ -102,7 +102,8 @@ class GridDecoder(nn.Module):
         # Maps over time alone have one row of frequencies.
         last = last[:, :, None] if last.ndim == 3 else last
         small = resized_by_mean(self.narrow(last), _LAST_HW)
-        x = self.seed(small.flatten(1)).unflatten(1, (-1, *self.sides[0]))
+        whole = torch.cat([small.flatten(1), seen.rows], dim=1)
+        x = self.seed(whole).unflatten(1, (-1, *self.sides[0]))
         maps = [x]
         for level, side in zip(self.levels, self.sides[1:], strict=True):
             x = level(functional.interpolate(x, side, mode="bilinear", align_corners=False))

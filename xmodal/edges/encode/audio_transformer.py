@@ -18,7 +18,7 @@ class AudioTransformer(AudioStudentOp):
     """Attention over square patches of log-mel windows; one row for each recording.
 
     Attributes:
-        size: `micro` (0.3 M weights), `tiny` (0.8 M), `small` (2.3 M) or `base` (8.0 M), with 1024
+        size: `micro` (0.3 M weights), `tiny` (0.8 M), `small` (2.4 M) or `base` (8.5 M), with 1024
             channels.
         patch: Side of a patch, in bands and frames.
 

@@ -18,7 +18,7 @@ class ImuTransformerOp(ImuStudentOp):
     """Attention over short stretches of readings; one row for each recording.
 
     Attributes:
-        size: `micro` (0.2 M weights), `tiny` (0.6 M), `small` (2.1 M) or `base` (7.5 M).
+        size: `micro` (0.2 M weights), `tiny` (0.7 M), `small` (2.3 M) or `base` (8.3 M).
         patch: Readings of a stretch.
 
     The other settings are those of every student of motion (`ImuStudentOp`).
