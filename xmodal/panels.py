@@ -89,7 +89,8 @@ def sheet(
     if title:
         place.words(title, large, _MARGIN_PX, width - 2 * _MARGIN_PX)
         place.down += _GAP_PX
-    place.line_of([(text, left + step * i) for i, text in enumerate(heads)], font, width_px)
+    standing = [(text, left + step * i) for i, text in enumerate(heads)]
+    place.line_of(standing, font, width_px, hang=False)
     for number, (row, images) in enumerate(zip(rows, pictures, strict=True)):
         height = max(image.height for image in images)
         if labels:
@@ -172,13 +173,15 @@ class _Canvas:
         """Lines of text; goes down by them."""
         self.line_of([(text, x)], font, width)
 
-    def line_of(self, texts: Sequence[tuple[str, int]], font: Any, width: int) -> None:
-        """Texts beside each other; goes down by the highest."""
+    def line_of(
+        self, texts: Sequence[tuple[str, int]], font: Any, width: int, *, hang: bool = True
+    ) -> None:
+        """Texts beside each other; goes down by the highest. They hang, or stand on one line."""
         drawn = [(_text(_wrapped(t, font, width), font), x) for t, x in texts if t]
+        highest = max((image.height for image, _ in drawn), default=-(_GAP_PX // 2))
         for image, x in drawn:
-            self._parts.append((image, x, self.down))
-        if drawn:
-            self.down += max(image.height for image, _ in drawn) + _GAP_PX // 2
+            self._parts.append((image, x, self.down + (0 if hang else highest - image.height)))
+        self.down += highest + _GAP_PX // 2
 
     def upright(self, text: str, font: Any, x: int, height: int) -> None:
         """Text that reads from below to above, beside the next row; does not go down."""

@@ -38,9 +38,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, OpenedRun]:
     return made
 
 
-def columns(made: RgbImage) -> int:
+def columns(made: RgbImage, top: int) -> int:
     """How many pictures stand beside each other: runs of columns that are not all white."""
-    filled = (made[60:] < 250).any((0, 2)).astype(np.int8)
+    filled = (made[top : top + 20] < 250).any((0, 2)).astype(np.int8)
     return int((np.diff(filled) == 1).sum())
 
 
@@ -48,9 +48,9 @@ def test_a_row_for_each_frame_with_the_same_colours(runs: dict[str, OpenedRun]) 
     opened = runs["gaussians"]
     one = features_sheet(opened, ["000001"], teacher=True, width_px=WIDTH)
     two = features_sheet(opened, ["000001", "000001"], teacher=True, width_px=WIDTH)
-    assert columns(one) == 5  # photo, rendered, depth, teacher, lifted
+    assert columns(one, 100) == 5  # photo, rendered, depth, teacher, lifted
     assert two.shape[0] > 1.7 * one.shape[0] - 60
-    top = 60
+    top = 100  # below the heads
     height = one.shape[0] - two.shape[0]
     assert height < 0
     first = two[top : top + 60, -WIDTH:]
@@ -60,7 +60,7 @@ def test_a_row_for_each_frame_with_the_same_colours(runs: dict[str, OpenedRun]) 
 
 
 def test_points_have_no_colour_of_their_own(runs: dict[str, OpenedRun]) -> None:
-    assert columns(features_sheet(runs["points"], width_px=WIDTH)) == 2
+    assert columns(features_sheet(runs["points"], width_px=WIDTH), 70) == 2
 
 
 def test_without_names_the_frame_in_the_middle_is_drawn(runs: dict[str, OpenedRun]) -> None:
@@ -73,8 +73,8 @@ def test_without_names_the_frame_in_the_middle_is_drawn(runs: dict[str, OpenedRu
 
 def test_answers_of_points_and_splats_stand_beside_each_other(runs: dict[str, OpenedRun]) -> None:
     asked = [("soccer ball", "000001"), ("banana", "000002")]
-    made = query_sheet(runs, asked, width_px=WIDTH)
-    assert columns(made[:-60]) >= 3
+    made = query_sheet(runs, asked, width_px=260)
+    assert columns(made[:, -3 * 270 - 14 :], 60) == 3
     with pytest.raises(UsageError, match="frame 9"):
         query_sheet(runs, [("banana", "9")])
 
@@ -84,10 +84,13 @@ def test_an_edit_is_shown_where_it_was_made(runs: dict[str, OpenedRun]) -> None:
     splats = opened.splats
     assert splats is not None
     gone = delete_splats(splats, torch.arange(0, len(splats), 2)).splats
-    made = edits_sheet(opened, "000001", [("same", splats), ("half", gone)], width_px=WIDTH)
+    edits = [("all", "same", splats), ("every other", "--delete", gone)]
+    made = edits_sheet(opened, "000001", edits, width_px=WIDTH)
     before, same, half = (made[45:110, 14 + i * 110 : 114 + i * 110] for i in range(3))
     assert (before == same).all()
     assert (before != half).any()
+    with pytest.raises(UsageError, match="run over splats"):
+        edits_sheet(runs["points"], "000001", edits)
 
 
 def test_figure_writes_a_file_or_says_why_not(runs: dict[str, OpenedRun], tmp_path: Path) -> None:

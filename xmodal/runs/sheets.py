@@ -34,6 +34,7 @@ from xmodal.render import FloatImage, PointRenderer, overlay
 from xmodal.runs.frozen import splats_node
 from xmodal.runs.opened import OpenedRun, open_run
 from xmodal.runs.prompts import frame_index
+from xmodal.runs.selections import needed_splats
 from xmodal.splat_render import SplatRenderer
 
 # Longest side of what is drawn: panels are not larger.
@@ -41,7 +42,7 @@ _SIDE_PX = 640
 # A pixel shows a surface where splats stop so much of its light.
 _LEAST_LIGHT = 0.5
 # Behind splats that were taken out of their scene.
-_PAPER = (0.93, 0.93, 0.93)
+_PAPER = 0.93
 
 
 @dataclass(frozen=True)
@@ -156,11 +157,10 @@ def query_sheet(
     source: str | None = None,
     width_px: int = 260,
 ) -> RgbImage:
-    """A row for each text: the frame, and relevancy over it as each run says.
+    """A row for each text: a photo, and relevancy over it as each run says.
 
     Args:
-        runs: Runs over the same scene by what their column is called; colours of splats are drawn
-            below the relevancy where one of them has splats, else the photo.
+        runs: Runs over the same scene by what their column is called.
         asked: Texts and the frames that they are shown in.
         source: Features to ask, as in a query.
         width_px: Width of every picture.
@@ -168,17 +168,14 @@ def query_sheet(
     Raises:
         UsageError: If a run does not have the frame or the features.
     """
-    painted = next((one for one in runs.values() if _has_colour(one)), None)
-    first = painted or next(iter(runs.values()))
+    first = next(iter(runs.values()))
     texts = list(dict.fromkeys(text for text, _ in asked))
     scores = {name: one.relevancy(one.pick(source)[0], texts) for name, one in runs.items()}
     rows: list[list[Panel]] = []
     for text, frame in asked:
         photo = Frames(first).photo(frame_index(first, frame))
         ground = _photo(photo)
-        if painted is not None and painted.splats is not None:
-            ground = colour_picture(_colour(render(painted.splats, photo.camera)))
-        row = [Panel(picture=_photo(photo), caption=f"frame {frame}")]
+        row = [Panel(picture=ground, caption=f"frame {frame}")]
         for name, one in runs.items():
             column = scores[name][:, texts.index(text)]
             heat = _drawn(Frames(one), column, frame_index(one, frame))
@@ -194,29 +191,29 @@ def query_sheet(
 
 
 def edits_sheet(
-    opened: OpenedRun, frame: str, edits: Sequence[tuple[str, Splats]], *, width_px: int = 260
+    opened: OpenedRun, frame: str, edits: Sequence[tuple[str, str, Splats]], *, width_px: int = 260
 ) -> RgbImage:
     """A frame of a run's splats as they are, and after edits.
 
     Args:
         opened: The run.
         frame: Name of the frame.
-        edits: What was done, in words, and the splats after it.
+        edits: What was asked for, what was done with it, and the splats after it.
         width_px: Width of every picture.
 
     Raises:
-        UsageError: If the run does not have the frame.
+        UsageError: If the run is not over splats, or does not have the frame.
     """
-    drawn = Frames(opened)
-    camera = drawn.photo(frame_index(opened, frame)).camera
-    before = [] if opened.splats is None else [("before", opened.splats)]
-    paper = torch.tensor(_PAPER)
-    panels = [
-        Panel(picture=colour_picture(_colour(render(splats, camera, background=paper))))
-        for _, splats in (*before, *edits)
-    ]
-    heads = [words for words, _ in (*before, *edits)]
-    return sheet([panels], heads=heads, width_px=width_px)
+    before = ("before", f"frame {frame}", needed_splats(opened, "pictures of edits"))
+    camera = Frames(opened).photo(frame_index(opened, frame)).camera
+    panels: list[Panel] = []
+    for _, done, splats in (before, *edits):
+        with torch.no_grad():
+            view = render(splats, camera)
+        # Splats were fitted on black: surfaces are not quite opaque, and would pale on paper.
+        bare = (1 - view.alpha / _LEAST_LIGHT).clamp_min(0.0).numpy()[..., None]
+        panels.append(Panel(picture=colour_picture(_colour(view) + _PAPER * bare), caption=done))
+    return sheet([panels], heads=[asked for asked, _, _ in (before, *edits)], width_px=width_px)
 
 
 def _photo(photo: Photo) -> RgbImage:
@@ -248,10 +245,6 @@ def _colour(view: View) -> FloatImage:
     if view.colour is None:
         raise ValueError("splats without colour cannot be drawn in colour")
     return view.colour.detach().permute(1, 2, 0).numpy().astype(np.float32)
-
-
-def _has_colour(opened: OpenedRun) -> bool:
-    return opened.splats is not None and opened.splats.sh is not None
 
 
 def _drawn(frames: Frames, values: FloatImage, index: int) -> FloatImage:
