@@ -127,6 +127,7 @@ _BUILT_IN: Mapping[Verb, Mapping[str, str]] = MappingProxyType(
             "cwcl": "xmodal.edges.distill.cwcl:Cwcl",
             "correlation": "xmodal.edges.distill.correlation:Correlation",
             "shared_dimensions": "xmodal.edges.distill.shared_dimensions:SharedDimensions",
+            "routed": "xmodal.edges.distill.routed:Routed",
             "relational": "xmodal.edges.distill.relational:Relational",
             "segment_contrast": "xmodal.edges.distill.segment_contrast:SegmentContrast",
             "set_cosine": "xmodal.edges.distill.set_cosine:SetCosine",

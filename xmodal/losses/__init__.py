@@ -25,6 +25,7 @@ from xmodal.losses.pooled import (
 )
 from xmodal.losses.queue import QueueSimilarity
 from xmodal.losses.relational import affinity, similarity
+from xmodal.losses.routed import RoutedTeachers
 from xmodal.losses.rows import LEAST_PROBABILITY
 from xmodal.losses.rowwise import mse, smooth_l1
 from xmodal.losses.shown import shown_rows
@@ -38,6 +39,7 @@ __all__ = [
     "LipschitzCritic",
     "QueueContrast",
     "QueueSimilarity",
+    "RoutedTeachers",
     "SharedDimensions",
     "Standardise",
     "affinity",

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from xmodal.teachers.teacher import Space
-from xmodal.values import Embedding
+from xmodal.values import Audio, Embedding, Labels, Video
 
 V = TypeVar("V", contravariant=True)
 
@@ -57,6 +57,12 @@ class RecordingTeacher(Protocol[V]):
     ) -> Float[Tensor, "N T"]:
         """Score rows against texts, in [0, 1]."""
         ...
+
+
+# Hints of ops name these: what stands in a hint as a value is read as a port.
+SoundTeacher = RecordingTeacher[Audio]
+FilmTeacher = RecordingTeacher[Video]
+LabelTeacher = RecordingTeacher[Labels]
 
 
 def one_row_each(

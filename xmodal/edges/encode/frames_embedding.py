@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from xmodal.teachers.recordings import RecordingTeacher
+    from xmodal.teachers.recordings import FilmTeacher
     from xmodal.values import Embedding, Video
 
 
@@ -41,7 +41,7 @@ class FramesEmbedding:
         """What the rows are."""
         return "simplex" if self.image == "embedded" else "unit"
 
-    def teacher(self) -> RecordingTeacher[Video]:
+    def teacher(self) -> FilmTeacher:
         """The frozen network; its weights are read when the first film arrives."""
         from xmodal.teachers.frames_embedding import FramesTeacher
 
@@ -57,6 +57,6 @@ class FramesEmbedding:
 
         return FramesTeacher(DinoTeacher(), self.every_s)
 
-    def __call__(self, teacher: RecordingTeacher[Video], film: Video) -> Embedding:
+    def __call__(self, teacher: FilmTeacher, film: Video) -> Embedding:
         """A row for each recording."""
         return teacher.encode(film)

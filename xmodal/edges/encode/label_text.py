@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 if TYPE_CHECKING:
-    from xmodal.teachers.recordings import RecordingTeacher
+    from xmodal.teachers.recordings import LabelTeacher
     from xmodal.values import Embedding, Labels
 
 
@@ -47,7 +47,7 @@ class LabelText:
         """Width of a row."""
         return 384 if self.vectors == "sentences" else 512
 
-    def teacher(self) -> RecordingTeacher[Labels]:
+    def teacher(self) -> LabelTeacher:
         """The text side; vectors are read when the first label arrives."""
         from xmodal.teachers.label_text import LabelTextTeacher
 
@@ -55,6 +55,6 @@ class LabelText:
             self.vectors, templates=self.templates, weights=self.weights, names=self.names
         )
 
-    def __call__(self, teacher: RecordingTeacher[Labels], truth: Labels) -> Embedding:
+    def __call__(self, teacher: LabelTeacher, truth: Labels) -> Embedding:
         """A row for each recording."""
         return teacher.encode(truth)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from xmodal.teachers.recordings import RecordingTeacher
+    from xmodal.teachers.recordings import SoundTeacher
     from xmodal.values import Audio, Embedding
 
 
@@ -39,12 +39,12 @@ class Yamnet:
         """What the rows are."""
         return "raw" if self.output == "embedding" else "simplex"
 
-    def teacher(self) -> RecordingTeacher[Audio]:
+    def teacher(self) -> SoundTeacher:
         """The frozen network, its files checked; it is loaded when the first sound arrives."""
         from xmodal.teachers.yamnet import YamnetTeacher
 
         return YamnetTeacher(self.output, self.weights)
 
-    def __call__(self, teacher: RecordingTeacher[Audio], mic: Audio) -> Embedding:
+    def __call__(self, teacher: SoundTeacher, mic: Audio) -> Embedding:
         """A row for each recording."""
         return teacher.encode(mic)
