@@ -95,7 +95,7 @@ class AudioCNN(ClipTrunk):
 
     def see(self, inputs: Float[Tensor, "B Ci M T"]) -> Seen:
         """Maps after the stem and every stage, [B, F, frequencies, frames], and rows."""
-        x = self.frequencies(inputs.flatten(1, 2)).reshape(inputs.shape)
+        x = self.frequencies(inputs.flatten(1, 2)).unflatten(1, self.in_shape[:2])
         x = self.stem(x)
         maps = [x]
         for stage in self.stages:

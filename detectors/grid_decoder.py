@@ -119,7 +119,8 @@ class GridDecoder(nn.Module):
         rows = self.output(last).flatten(2).movedim(1, 2)
         if self.positive:
             return functional.softplus(rows)
-        return to_space(rows.flatten(0, 1), self.space).unflatten(0, rows.shape[:2])
+        # The number of windows is left open, for ONNX.
+        return to_space(rows.flatten(0, 1), self.space).unflatten(0, (-1, rows.shape[1]))
 
     def forward(self, inputs: Float[Tensor, "B ..."]) -> Float[Tensor, "B cells C"]:
         """Rows of all cells, row-major."""

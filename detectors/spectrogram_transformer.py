@@ -57,7 +57,7 @@ class SpectrogramTransformer(ClipTrunk):
 
     def see(self, inputs: Float[Tensor, "B Ci M T"]) -> Seen:
         """Maps of every block, and rows: the mean over patches."""
-        x = self.frequencies(inputs.flatten(1, 2)).reshape(inputs.shape)
+        x = self.frequencies(inputs.flatten(1, 2)).unflatten(1, self.in_shape[:2])
         x = functional.pad(x, (0, self.fill[1], 0, self.fill[0]))
         found = self.blocks(self.patches(x).flatten(2).movedim(1, 2))
         maps = tuple(rows.movedim(1, 2).unflatten(2, self.grid) for rows in found)

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 # YAMNet's: log(magnitude + 0.001) is quiet about what is far below speech.
 _FLOOR = 1e-3
+# Of the power that coherence is divided by: what a 16-bit converter cannot tell from silence.
+COHERENCE_FLOOR = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,13 +97,15 @@ class AudioStudentOp:
     def in_shape(self) -> tuple[int, int, int]:
         """Shape of one input: channels, bands, frames."""
         channels = self.mics + (2 * (self.mics - 1) if self.phase else 0)
-        return channels, self.num_mels, self._spectra().num_frames(self._samples)
+        return channels, self.num_mels, self.spectra().num_frames(self.num_samples)
 
     @property
-    def _samples(self) -> int:
+    def num_samples(self) -> int:
+        """Samples of a window at `rate_hz`."""
         return whole(self.window_s, self.rate_hz)
 
-    def _spectra(self) -> LogMel:
+    def spectra(self) -> LogMel:
+        """What makes a spectrogram of sound at `rate_hz`."""
         from lifting.signals.spectra import LogMel
 
         return LogMel(
@@ -149,7 +153,7 @@ class AudioStudentOp:
         """Inputs [W, channels, bands, frames] from samples [W, mics, N] at `rate_hz`."""
         if not len(windows):
             return windows.new_zeros(0, *self.in_shape)
-        spectra = self._spectra()
+        spectra = self.spectra()
         inputs = spectra(windows)
         if not self.phase:
             return inputs
@@ -242,6 +246,5 @@ def _coherence(windows: Tensor, spectra: LogMel) -> Tensor:
     crossed = found[:, 1:] * found[:, :1].conj()
     filters = spectra.filters().to(windows)
     power = filters @ crossed.abs()
-    # What a 16-bit converter cannot tell from silence has no phase.
     parts = torch.cat([filters @ crossed.real, filters @ crossed.imag], dim=1)
-    return parts / (torch.cat([power, power], dim=1) + _FLOOR**2)
+    return parts / (torch.cat([power, power], dim=1) + COHERENCE_FLOOR)
