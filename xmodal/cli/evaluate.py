@@ -12,11 +12,24 @@ Run = Annotated[
 ]
 Data = Annotated[
     Path | None,
-    typer.Option(help="Labelled scene or folder of scenes, seen or not; the run's own if none."),
+    typer.Option(help="Labelled scenes or recordings, seen or not; the run's own if none."),
 ]
 Task = Annotated[
-    Literal["segmentation", "localisation", "retrieval", "clusters", "views", "features"] | None,
-    typer.Option(help="What to measure; segmentation and localisation where labelled if none."),
+    Literal[
+        "segmentation", "localisation", "retrieval", "clusters", "views", "features",
+        "classification", "probe", "zero_shot",
+    ]
+    | None,
+    typer.Option(help="What to measure; what the run file says, or there are labels for, if none."),
+]  # fmt: skip
+Missing = Annotated[
+    list[str] | None, typer.Option(help="Recordings: take a stream away, such as imu.")
+]
+Noise = Annotated[
+    list[str] | None, typer.Option(help="Recordings: imu=0.5 adds noise of half its spread.")
+]
+Swapped = Annotated[
+    list[str] | None, typer.Option(help="Recordings: take a stream from another recording.")
 ]
 Split = Annotated[
     Literal["train", "val", "test", "all"] | None,
@@ -64,6 +77,9 @@ def eval_(
     features: GivenFeatures = None,
     text_vectors: TextVectors = None,
     every: Every = None,
+    missing: Missing = None,
+    noise: Noise = None,
+    swapped: Swapped = None,
     out: Out = None,
 ) -> None:
     """Measure a run against labels, or another system's output on the same points.
@@ -92,5 +108,8 @@ def eval_(
         split=split,
         protocol=protocol,
         every=every,
+        missing=tuple(missing or ()),
+        noise=tuple(noise or ()),
+        swapped=tuple(swapped or ()),
     )
     print(eval_run(request, progress))

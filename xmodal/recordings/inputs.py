@@ -26,6 +26,16 @@ class Clips:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
+    @classmethod
+    def nothing(cls, num: int, shape: tuple[int, ...]) -> Clips:
+        """Recordings without a window.
+
+        Args:
+            num: How many.
+            shape: Shape of one input.
+        """
+        return cls(torch.zeros(0, *shape), torch.zeros(num + 1, dtype=torch.int64))
+
     @property
     def sizes(self) -> Int[Tensor, " B"]:
         """Windows of each recording."""

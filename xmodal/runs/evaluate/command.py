@@ -18,6 +18,8 @@ from xmodal.runs.evaluate.views import view_tables
 from xmodal.runs.frozen import Reporter, silent
 from xmodal.runs.localise import localisation_tables
 from xmodal.runs.opened import OpenedRun
+from xmodal.runs.recorded.material import is_recorded
+from xmodal.store import Run
 
 # Tables that are written but too long to print.
 _FILES_ONLY = ("calibration", "calibration_2d", "views_each", "features_each")
@@ -30,6 +32,10 @@ def eval_run(request: EvalRequest, report: Reporter = silent) -> str:
         DataError: If there is nothing to measure against, or a file is damaged.
         UsageError: If the options do not go together.
     """
+    if is_recorded(Run(request.run)):
+        from xmodal.runs.recorded.evaluate import eval_recordings
+
+        return eval_recordings(request, report)
     request.check()
     subjects = collect(request, report)
     tasks = _tasks(subjects, request)

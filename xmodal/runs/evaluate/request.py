@@ -8,7 +8,11 @@ from typing import Literal
 
 from xmodal.errors import UsageError
 
-Task = Literal["segmentation", "localisation", "retrieval", "clusters", "views", "features"]
+Task = Literal[
+    "segmentation", "localisation", "retrieval", "clusters", "views", "features",
+    "classification", "probe", "zero_shot",
+]  # fmt: skip
+_OF_RECORDINGS = ("classification", "probe", "zero_shot")
 Protocol = Literal["3d", "2d", "both"]
 Chosen = Literal["train", "val", "test", "all"]
 
@@ -32,6 +36,9 @@ class EvalRequest:
         protocol: Where answers are compared with the truth: on points, in pictures, or both.
         every: Of the task `features`, judge every so-manyth frame by name; those left out of the
             lift, or all where there are none, if None.
+        missing: Of recordings, kinds of streams that are taken away.
+        noise: Of recordings, KIND=SHARE: noise in units of the stream's spread.
+        swapped: Of recordings, kinds of streams that come from another one.
     """
 
     run: Path
@@ -47,6 +54,9 @@ class EvalRequest:
     split: Chosen | None = None
     protocol: Protocol = "3d"
     every: int | None = None
+    missing: tuple[str, ...] = ()
+    noise: tuple[str, ...] = ()
+    swapped: tuple[str, ...] = ()
 
     @property
     def given(self) -> Path | None:
@@ -59,6 +69,7 @@ class EvalRequest:
         Raises:
             UsageError: In these cases.
         """
+        self._check_scenes()
         arrays = [n for n in ("scores", "labels", "features") if getattr(self, n) is not None]
         if len(arrays) > 1:
             got = " and ".join(f"--{name}" for name in arrays)
@@ -89,6 +100,18 @@ class EvalRequest:
         _check_list("--names", self.names)
         _check_list("--base", self.base)
         self._check_every()
+
+    def _check_scenes(self) -> None:
+        given = {"--missing": self.missing, "--noise": self.noise, "--swapped": self.swapped}
+        given["--task"] = (self.task or "",) if self.task in _OF_RECORDINGS else ()
+        wrong = next((option for option, value in given.items() if value), None)
+        if wrong is not None:
+            raise UsageError(
+                f"{wrong} {' '.join(given[wrong])}",
+                wanted="a run over recordings",
+                got=f"{self.run}, which is of scenes",
+                fix="leave it out",
+            )
 
     def _check_every(self) -> None:
         if self.every is not None and (self.task != "features" or self.every < 2):

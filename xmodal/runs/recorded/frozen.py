@@ -59,6 +59,7 @@ def prepare(
     given: Mapping[str, Rows],
     labelled: Sequence[int],
     clips: bool = True,
+    partly: bool = False,
 ) -> Prepared:
     """Compute what depends on frozen parts alone, reading each recording once.
 
@@ -70,42 +71,61 @@ def prepare(
         given: Frozen nodes that are there already.
         labelled: Recordings whose labels may be seen: those to train on.
         clips: Whether students' windows are wanted.
+        partly: Leave out nodes and students whose sensors these recordings do not have.
 
     Raises:
         DataError: If no recording has a stream that is needed, or one is damaged.
     """
-    whole = _sensors(graph, recordings, labelled)
+    sensors = _sensors(graph, recordings, partly=partly)
+    whole = _whole(graph, recordings, sensors, labelled)
     done: dict[str, Any] = {**whole, **given}
-    wanted = [name for name in kept_nodes(graph) if name not in given]
+    kept = [name for name in kept_nodes(graph) if name in given or _made_of(graph, name, sensors)]
+    wanted = [name for name in kept if name not in given]
     streamed = [name for name in wanted if _sees_streams(graph, name)]
     for name in (n for n in wanted if n not in streamed):
         if not graph.upstream(name) & {*streamed}:
             done[name] = graph.run(done, teachers=teachers, targets=[name])[name]
-    seen = clip_students(graph) if clips else {}
+    seen = {n: s for n, s in clip_students(graph).items() if _made_of(graph, s, sensors)}
+    seen = seen if clips else {}
     found, prepared = _read(graph, recordings, teachers, report, done, streamed, seen)
     done |= found
     for name in (n for n in wanted if n not in done):
         done[name] = graph.run(done, teachers=teachers, targets=[name])[name]
-    for name in kept_nodes(graph):
+    for name in kept:
         _check_width(graph, name, done[name], len(recordings))
         prepared.rows[name] = done[name]
     return prepared
 
 
-def _sensors(graph: Graph, recordings: Recordings, labelled: Sequence[int]) -> dict[str, Any]:
+def _sensors(graph: Graph, recordings: Recordings, *, partly: bool) -> set[str]:
+    """The sensors of the graph that these recordings have: all, unless some may lack."""
+    there = {name for name, node in graph.sensors().items() if node.kind in recordings.kinds}
+    missing = sorted(graph.sensors().keys() - there)
+    if missing and not partly:
+        raise DataError(
+            f"recordings {recordings.name}, sensor `{missing[0]}`",
+            wanted=f"at least one recording with {graph.nodes[missing[0]].kind}",
+            got=f"recordings of {', '.join(recordings.kinds)}",
+            fix="choose data with this sensor, or a graph without it",
+        )
+    return there
+
+
+def _made_of(graph: Graph, name: str, sensors: set[str]) -> bool:
+    """Whether all sensors that a node is made from are there."""
+    return graph.upstream(name) & graph.sensors().keys() <= sensors
+
+
+def _whole(
+    graph: Graph, recordings: Recordings, sensors: set[str], labelled: Sequence[int]
+) -> dict[str, Any]:
     """Sensors that are no streams, whole; labels of recordings to test on stay unknown."""
     found: dict[str, Any] = {}
-    for name, node in graph.sensors().items():
-        if node.kind not in recordings.kinds:
-            raise DataError(
-                f"recordings {recordings.name}, sensor `{name}`",
-                wanted=f"at least one recording with {node.kind}",
-                got=f"recordings of {', '.join(recordings.kinds)}",
-                fix="choose data with this sensor, or a graph without it",
-            )
-        if node.kind in STREAMS:
+    for name in sorted(sensors):
+        kind = graph.nodes[name].kind
+        if kind in STREAMS:
             continue
-        value = gather(recordings, node.kind)
+        value = gather(recordings, kind)
         if isinstance(value, Labels):
             known = torch.full_like(value.ids, -1)
             known[list(labelled)] = value.ids[list(labelled)]

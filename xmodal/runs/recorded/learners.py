@@ -150,8 +150,10 @@ def student_rows(
         if name in clips:
             given = rows_of_clips(student.net, clips[name])
         else:
-            seen = [made[s] if s in made else stored[s] for s in student.sources]
-            given = student.op(student.net, *seen)
+            known = {**stored, **made}
+            if not all(source in known for source in student.sources):
+                continue  # what it sees is not there
+            given = student.op(student.net, *(known[source] for source in student.sources))
         made[name] = replace(given, rows=given.rows.cpu().float(), offsets=given.offsets.cpu())
     return made
 
@@ -174,7 +176,7 @@ class Answered:
 @torch.no_grad()
 def answered(spec: RunFile, learners: ClipLearners, made: Mapping[str, Rows]) -> Iterator[Answered]:
     """Rows of every student and of every head."""
-    for name in learners.students:
+    for name in made:
         edges = [e for e in spec.graph.losses() if e.target == name and not projects(e.op)]
         direct = [s for e in edges for s in e.sources if _same_width(spec, s, name)]
         yield Answered(name, direct[0] if direct else None, made[name])

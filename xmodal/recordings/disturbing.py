@@ -1,0 +1,114 @@
+"""Recordings with a stream missing, noisy, or of another recording."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from xmodal.errors import UsageError
+from xmodal.graph.ports import Kind
+from xmodal.recordings.ragged import Stream
+from xmodal.recordings.recording import STREAMS, Recording, Recordings
+from xmodal.values import Audio, Imu, Skeleton
+
+
+@dataclass(frozen=True, kw_only=True)
+class Disturbance:
+    """What is done to streams.
+
+    Attributes:
+        missing: Kinds that are taken away.
+        noise: Standard deviation of added noise by kind, in units of the stream's own spread.
+        swapped: Kinds that come from another recording of the same set.
+        seed: Of noise and swaps.
+    """
+
+    missing: tuple[Kind, ...] = ()
+    noise: Mapping[Kind, float] = field(default_factory=dict[Kind, float])
+    swapped: tuple[Kind, ...] = ()
+    seed: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.missing or self.noise or self.swapped)
+
+    def __str__(self) -> str:
+        parts = [f"without {kind}" for kind in self.missing]
+        parts += [f"{kind} with noise {share:g}" for kind, share in self.noise.items()]
+        parts += [f"{kind} of another recording" for kind in self.swapped]
+        return ", ".join(parts)
+
+
+def disturbed(recordings: Recordings, disturbance: Disturbance) -> Recordings:
+    """The recordings as a disturbance leaves them; streams are still read when asked for.
+
+    Raises:
+        UsageError: If a kind is named that they do not have, or nothing would be left.
+    """
+    named = {*disturbance.missing, *disturbance.noise, *disturbance.swapped}
+    if unknown := sorted(named - set(recordings.kinds)):
+        raise UsageError(
+            "missing, noisy or swapped streams",
+            wanted=f"streams among {', '.join(recordings.kinds)}",
+            got=", ".join(unknown),
+            fix="name a stream that the recordings have",
+        )
+    order = np.random.default_rng(disturbance.seed).permutation(len(recordings))
+    # A cyclic shift of a random order: nobody keeps his own, where there are two or more.
+    other = dict(zip(order.tolist(), np.roll(order, 1).tolist(), strict=True))
+    items: list[Recording] = []
+    for index, item in enumerate(recordings.items):
+        streams = dict(item.streams)
+        for kind in (kind for kind in disturbance.swapped if kind in streams):
+            theirs = recordings.items[other[index]].streams
+            if kind in theirs:
+                streams[kind] = theirs[kind]
+        for kind, share in disturbance.noise.items():
+            if kind in streams:
+                seed = [disturbance.seed, index, STREAMS.index(kind)]
+                streams[kind] = partial(_noisy, streams[kind], share, seed)
+        for kind in disturbance.missing:
+            streams.pop(kind, None)
+        items.append(replace(item, streams=streams))
+    if empty := [item.name for item in items if not item.streams]:
+        raise UsageError(
+            f"missing {', '.join(disturbance.missing)}",
+            wanted="at least one stream that is left in every recording",
+            got=f"{len(empty)} with nothing else, such as {empty[0]}",
+            fix="take away streams of recordings that have others too",
+        )
+    return replace(recordings, items=tuple(items))
+
+
+def _noisy(read: Callable[[], Stream], share: float, seed: list[int]) -> Stream:
+    value = read()
+    draw = np.random.default_rng(seed)
+
+    def shaken(part: torch.Tensor) -> torch.Tensor:
+        known = part[torch.isfinite(part)]
+        spread = float(known.std()) if len(known) > 1 else 0.0
+        noise = torch.from_numpy(draw.standard_normal(tuple(part.shape), dtype=np.float32))
+        return part + share * spread * noise.to(part)
+
+    changed: dict[str, Any] = {}
+    if isinstance(value, Audio):
+        changed["amplitudes"] = shaken(value.amplitudes)
+    elif isinstance(value, Imu):
+        changed = {
+            "accel_mps2": shaken(value.accel_mps2),
+            "gyro_radps": shaken(value.gyro_radps),
+        }
+    elif isinstance(value, Skeleton):
+        changed["joints_m"] = shaken(value.joints_m)
+    else:
+        raise UsageError(
+            "noise",
+            wanted="audio, imu or skeleton",
+            got=type(value).__name__.lower(),
+            fix="films and maps can be missing or swapped, not noisy",
+        )
+    return replace(value, **changed)

@@ -1,0 +1,132 @@
+"""`xmodal eval` of a run over recordings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+from xmodal.config.run_parts import RECORDING_TASKS
+from xmodal.errors import UsageError
+from xmodal.graph.ports import Kind
+from xmodal.recordings.disturbing import Disturbance
+from xmodal.recordings.recording import STREAMS
+from xmodal.runs.evaluate.request import EvalRequest
+from xmodal.runs.frozen import Reporter
+from xmodal.runs.recorded.judged import (
+    Judged,
+    OpenedRecorded,
+    open_recorded,
+    other_recordings,
+    own_recordings,
+)
+from xmodal.runs.recorded.measure import (
+    Tables,
+    classification_tables,
+    probe_tables,
+    retrieval_tables,
+    zero_shot_tables,
+)
+
+_MEASURES = {
+    "classification": classification_tables,
+    "probe": probe_tables,
+    "zero_shot": zero_shot_tables,
+    "retrieval": retrieval_tables,
+}
+
+
+def eval_recordings(request: EvalRequest, report: Reporter) -> str:
+    """Measure a run over recordings, write the tables, return the short ones as text.
+
+    Raises:
+        UsageError: If an option has no effect on recordings.
+        DataError: If there is nothing to measure.
+    """
+    _check(request)
+    opened = open_recorded(request.run)
+    disturbance = disturbance_of(request.missing, request.noise, request.swapped)
+    if request.data is None and not disturbance:
+        judged = own_recordings(opened, request.split)
+    else:
+        judged = other_recordings(opened, request.data, request.split, disturbance, report)
+    request.out.mkdir(parents=True, exist_ok=True)
+    texts: list[str] = []
+    for task in _tasks(opened, judged, request):
+        tables: Tables = _MEASURES[task](opened, judged)
+        for name, table in tables.items():
+            table.write(request.out, name)
+        texts.append(tables[task].text())
+    return "\n\n".join([*texts, f"wrote csv and markdown to {request.out}"])
+
+
+def _tasks(opened: OpenedRecorded, judged: Judged, request: EvalRequest) -> Sequence[str]:
+    if request.task is not None:
+        return [request.task]
+    if opened.spec.evaluation.tasks:
+        return opened.spec.evaluation.tasks
+    classes = [s for s in judged.rows if opened.info(s).classes and not opened.from_labels(s)]
+    return ["classification"] if classes else ["probe"]
+
+
+def _check(request: EvalRequest) -> None:
+    given = {
+        "--scores": request.scores, "--labels": request.labels, "--features": request.features,
+        "--text-vectors": request.text_vectors, "--names": request.names, "--base": request.base,
+        "--every": request.every,
+    }  # fmt: skip
+    wrong = next((option for option, value in given.items() if value), None)
+    wrong = "--protocol" if wrong is None and request.protocol != "3d" else wrong
+    if wrong is not None:
+        raise UsageError(
+            wrong,
+            wanted="options that mean something for recordings",
+            got=f"{request.run}, which is a run over recordings",
+            fix=f"leave {wrong} out",
+        )
+    if request.task is not None and request.task not in RECORDING_TASKS:
+        raise UsageError(
+            f"--task {request.task}",
+            wanted=f"one of {', '.join(RECORDING_TASKS)}, for a run over recordings",
+            got=request.task,
+            fix="choose another task, or leave it out",
+        )
+
+
+def disturbance_of(
+    missing: Sequence[str], noise: Sequence[str], swapped: Sequence[str]
+) -> Disturbance:
+    """What the options `--missing`, `--noise KIND=SHARE` and `--swapped` ask for.
+
+    Raises:
+        UsageError: If one names no kind of stream, or a share is no positive number.
+    """
+    shares: dict[Kind, float] = {}
+    for text in noise:
+        kind, _, share = text.partition("=")
+        try:
+            shares[_kind("--noise", kind)] = float(share)
+        except ValueError:
+            shares[_kind("--noise", kind)] = -1.0
+        if not 0 < shares[_kind("--noise", kind)] < float("inf"):
+            raise UsageError(
+                f"--noise {text}",
+                wanted="KIND=SHARE, noise in units of the stream's spread",
+                got=text,
+                fix="--noise imu=0.5",
+            )
+    return Disturbance(
+        missing=tuple(_kind("--missing", kind) for kind in missing),
+        noise=shares,
+        swapped=tuple(_kind("--swapped", kind) for kind in swapped),
+    )
+
+
+def _kind(option: str, text: str) -> Kind:
+    if text not in STREAMS:
+        raise UsageError(
+            f"{option} {text}",
+            wanted=f"one of {', '.join(STREAMS)}",
+            got=text,
+            fix=f"{option} imu",
+        )
+    return cast("Kind", text)

@@ -1,0 +1,226 @@
+"""What is judged of a run over recordings: rows of every source, classes and groups."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from xmodal.config.runfile import RunFile, load_run
+from xmodal.errors import DataError
+from xmodal.recordings.disturbing import Disturbance, disturbed
+from xmodal.recordings.inputs import Clips
+from xmodal.recordings.ragged import take_samples
+from xmodal.recordings.recording import Recordings
+from xmodal.runs.frozen import Reporter, load_teachers
+from xmodal.runs.recorded.frozen import clip_students, kept_nodes, prepare
+from xmodal.runs.recorded.learners import answered, load_clip_learners, student_rows
+from xmodal.runs.recorded.material import Listed, as_test, open_data, read_table
+from xmodal.store import FeatureInfo, Run
+from xmodal.store.recordings import read_samples
+from xmodal.train.checkpoint import checkpoints
+from xmodal.values import Embedding, Grids
+
+Rows = Embedding | Grids
+
+
+@dataclass(frozen=True, eq=False)
+class OpenedRecorded:
+    """A finished run over recordings."""
+
+    run: Run
+    spec: RunFile
+
+    @cached_property
+    def table(self) -> list[Listed]:
+        """Its recordings, in the row order of every store."""
+        return read_table(self.run)
+
+    @property
+    def sources(self) -> list[str]:
+        """Nodes and heads that it keeps rows of."""
+        return self.run.sources()
+
+    def info(self, source: str) -> FeatureInfo:
+        """What is known of a source's rows."""
+        return self.run.info(source)
+
+    def rows(self, source: str) -> Rows:
+        """Rows of all recordings of the run."""
+        return read_samples(self.run, source)
+
+    def places(self, split: str | None) -> list[int]:
+        """Recordings of a split; those held out (test, else val, else all) if None."""
+        of = [line.split for line in self.table]
+        if split == "all":
+            return list(range(len(of)))
+        wanted = split or next((s for s in ("test", "val") if s in of), "train")
+        return [i for i, one in enumerate(of) if one == wanted]
+
+    def from_labels(self, source: str) -> bool:
+        """Whether a source's rows were made from labels, not from what was recorded."""
+        graph = self.spec.graph
+        if source not in graph.nodes or source in graph.students():
+            return False
+        above = graph.upstream(source)
+        sensors = [node.kind for n, node in graph.sensors().items() if n in above]
+        return bool(sensors) and all(kind in ("labels", "text") for kind in sensors)
+
+    def teacher_of(self, source: str) -> tuple[str, Any] | None:
+        """The frozen teacher in whose space a source's rows are, by its node; None for none."""
+        graph = self.spec.graph
+        node = source.rpartition(".")[2] if "." in source else self._like(source)
+        if node is None:
+            return None
+        above = graph.upstream(node)
+        found = [n for n in graph.teachers() if n in above]
+        if node in graph.students() or len(found) != 1:
+            return None
+        op: Any = graph.teachers()[found[0]].op
+        return found[0], op
+
+    def _like(self, source: str) -> str | None:
+        graph = self.spec.graph
+        if source not in graph.students():
+            return source
+        name = self.info(source).teacher
+        edges = [edge for edge in graph.losses() if edge.target == source]
+        teachers = [s for edge in edges for s in edge.sources if self.run.has(s)]
+        return next((t for t in teachers if self.info(t).teacher == name), None)
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """Recordings that are judged.
+
+    Attributes:
+        what: Which these are, in words.
+        names: Of the recordings.
+        groups: Of each.
+        labels: Class of each, empty where it is not known.
+        rows: Rows by source.
+    """
+
+    what: str
+    names: tuple[str, ...]
+    groups: tuple[str, ...]
+    labels: tuple[str, ...]
+    rows: Mapping[str, Rows]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def truth(
+        self, classes: Sequence[str]
+    ) -> tuple[np.ndarray[Any, np.dtype[np.int64]], list[int]]:
+        """Class numbers of the recordings that have one of some classes, and which those are.
+
+        Raises:
+            DataError: If there is none.
+        """
+        known = [i for i, label in enumerate(self.labels) if label in classes]
+        if not known:
+            raise DataError(
+                self.what,
+                wanted=f"recordings labelled with one of {', '.join(classes[:8])}",
+                got="none: they have no labels, or others" if len(self) else "no recordings",
+                fix="give labelled recordings with --data, or hold some out under splits",
+            )
+        return np.array([classes.index(self.labels[i]) for i in known], dtype=np.int64), known
+
+
+def open_recorded(path: Path) -> OpenedRecorded:
+    """Open a finished run over recordings.
+
+    Raises:
+        DataError: If it is none.
+    """
+    run = Run(path)
+    run.manifest()
+    return OpenedRecorded(run, load_run(run.runfile))
+
+
+def own_recordings(opened: OpenedRecorded, split: str | None) -> Judged:
+    """Recordings of the run itself, with the rows that it keeps."""
+    places = opened.places(split)
+    lines = [opened.table[i] for i in places]
+    if not lines:
+        raise DataError(
+            str(opened.run.path),
+            wanted=f"recordings of the split {split}",
+            got="none",
+            fix="choose another --split",
+        )
+    return Judged(
+        what=f"{len(lines)} recordings of {opened.run.path.name} ({lines[0].split})",
+        names=tuple(line.name for line in lines),
+        groups=tuple(line.group for line in lines),
+        labels=tuple(line.label for line in lines),
+        rows={s: take_samples(opened.rows(s), places) for s in opened.sources},
+    )
+
+
+def other_recordings(
+    opened: OpenedRecorded,
+    folder: Path | None,
+    split: str | None,
+    disturbance: Disturbance,
+    report: Reporter,
+) -> Judged:
+    """Recordings that the trained students look at anew.
+
+    Args:
+        opened: The run.
+        folder: Other recordings in the run's format; the run's own where None.
+        split: Of the run's own recordings.
+        disturbance: What is done to their streams.
+        report: Shows what is done.
+    """
+    if folder is None:
+        recordings = open_data(opened.spec.data).take(opened.places(split))
+    else:
+        recordings = open_data(as_test(opened.spec, folder).data)
+    what = f"{len(recordings)} recordings of {folder or opened.run.path.name}"
+    if disturbance:
+        recordings = disturbed(recordings, disturbance)
+        what += f" ({disturbance})"
+    return Judged(
+        what=what,
+        names=recordings.names,
+        groups=tuple(item.group for item in recordings.items),
+        labels=tuple(item.label or "" for item in recordings.items),
+        rows=rows_of(opened, recordings, report),
+    )
+
+
+def rows_of(opened: OpenedRecorded, recordings: Recordings, report: Reporter) -> dict[str, Rows]:
+    """What teachers, students and heads of a run say of recordings."""
+    graph = opened.spec.graph
+    prepared = prepare(
+        graph, recordings, load_teachers(graph), report, given={}, labelled=[], partly=True
+    )
+    rows: dict[str, Rows] = dict(prepared.rows)
+    if not checkpoints(opened.run.checkpoints):
+        return rows
+    learners = load_clip_learners(opened.run, opened.spec)
+    num = len(recordings)
+    clips = {n: Clips.nothing(num, learners.students[n].net.in_shape) for n in clip_students(graph)}
+    hollow = {name: _nothing(graph.nodes[name].channels or 0, num) for name in kept_nodes(graph)}
+    made = student_rows(learners, clips | prepared.clips, hollow | rows)
+    seen = {name: value for name, value in made.items() if bool(value.valid.any())}
+    return rows | {a.name: a.value for a in answered(opened.spec, learners, seen)}
+
+
+def _nothing(channels: int, num: int) -> Embedding:
+    """Rows of recordings that lack what they would be made from."""
+    return Embedding(
+        rows=torch.zeros(num, channels),
+        valid=torch.zeros(num, dtype=torch.bool),
+        weight=torch.zeros(num),
+        offsets=torch.arange(num + 1),
+    )
