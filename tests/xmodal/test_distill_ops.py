@@ -44,8 +44,13 @@ WAYS: dict[str, list[dict[str, Any]]] = {
     "part_distill": [{"divergence": "kl"}, {"backward": 0.0}],
     "kl": [{"temperature": 2.0}],
 }
-# Losses between one teacher and one student; others have tests of their own.
-PAIRED = [n for n in op_names("distill") if not ports_of(op_class("distill", n)).inputs[0].many]
+# Losses between rows of one teacher and one student; others have tests of their own.
+PAIRED = [
+    name
+    for name in op_names("distill")
+    if not (port := ports_of(op_class("distill", name)).inputs[0]).many
+    and port.kinds != ("frames",)
+]
 CASES = [(name, way) for name in PAIRED for way in ({}, *WAYS.get(name, []))]
 EVERY = pytest.mark.parametrize(
     ("name", "way"), CASES, ids=[" ".join([n, *map(str, w.values())]) for n, w in CASES]

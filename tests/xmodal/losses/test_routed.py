@@ -97,7 +97,7 @@ def test_the_router_learns_to_expect_less_and_the_student_from_the_chosen() -> N
         optimiser.zero_grad()
         net(told, student, all_there(), balance=0.0).backward()
         optimiser.step()
-    assert float(net.shares(student, all_there())[:, 0].min()) > 0.9
+    assert net.shares(student, all_there())[:, 0].min().item() > 0.9
     given = student.clone().requires_grad_()
     net.zero_grad()
     net(told, given, all_there(), balance=0.0).backward()
@@ -134,7 +134,7 @@ def test_no_row_with_a_teacher() -> None:
 def test_nan_that_was_observed_is_not_hidden() -> None:
     told = teachers()
     told[0][1, 1] = math.nan
-    assert math.isnan(float(made()(told, rows(0), all_there(), top=2)))
+    assert math.isnan(made()(told, rows(0), all_there(), top=2).item())
 
 
 def test_gradients() -> None:
