@@ -34,6 +34,7 @@ _WORK = Path("data/results-cache/pictures")
 _WORLD_STEPS = 300
 _STEP = 4
 _FOX_SPLATS, _FOX_STEPS = 10_000, 2000
+_FOX_BOX = "0012,110,20,410,440"
 _FOX, _KITCHEN = "fox_half", "7scenes_redkitchen"
 
 
@@ -143,8 +144,8 @@ def fox_edits(studio: Studio) -> RgbImage:
     """The fox alone, away, and with another face."""
     opened = _fox(studio)
     edits = [
-        studio.edited(opened, Prompt(box="0012,110,20,410,440"), keep=True),
-        studio.edited(opened, Prompt(click="0012,260,200"), delete=True),
+        studio.edited(opened, Prompt(box=_FOX_BOX), keep=True),
+        studio.edited(opened, Prompt(box=_FOX_BOX), delete=True),
         studio.edited(opened, Prompt(text="red fox"), 0.8, hue_deg=120),
     ]
     return edits_sheet(opened, "0012", edits)
@@ -163,7 +164,7 @@ def kitchen_queries(studio: Studio) -> RgbImage:
         "lifted to points": studio.run("kitchen_points", room, "embedded"),
         "lifted to splats": studio.run("kitchen_splats", room, "embedded", steps=0),
     }
-    asked = [("coffee mug", "000352"), ("chair", "000128"), ("magazine", "000512")]
+    asked = [("coffee mug", "000800"), ("chair", "000128"), ("magazine", "000512")]
     return query_sheet(runs, asked, width_px=320)
 
 

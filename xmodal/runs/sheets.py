@@ -207,11 +207,14 @@ def edits_sheet(
     before = ("before", f"frame {frame}", needed_splats(opened, "pictures of edits"))
     camera = Frames(opened).photo(frame_index(opened, frame)).camera
     panels: list[Panel] = []
+    opaque: torch.Tensor | None = None
     for _, done, splats in (before, *edits):
         with torch.no_grad():
             view = render(splats, camera)
-        # Splats were fitted on black: surfaces are not quite opaque, and would pale on paper.
-        bare = (1 - view.alpha / _LEAST_LIGHT).clamp_min(0.0).numpy()[..., None]
+        # Splats were fitted on black, and surfaces are not quite opaque: they would pale on paper.
+        # So it shows through by so much as an edit took away.
+        opaque = view.alpha.clamp_min(_LEAST_LIGHT) if opaque is None else opaque
+        bare = (1 - view.alpha / opaque).clamp_min(0.0).numpy()[..., None]
         panels.append(Panel(picture=colour_picture(_colour(view) + _PAPER * bare), caption=done))
     return sheet([panels], heads=[asked for asked, _, _ in (before, *edits)], width_px=width_px)
 
