@@ -152,7 +152,8 @@ class Optimiser:
         balance_scenes: How often a scene is seen: by its observed points, its occupied cells, or
             all alike.
         balance: How the losses of several edges are weighed: as they come times their weights, by
-            equal norms of their gradients, or by learnt uncertainty.
+            equal norms of their gradients, or by learnt uncertainty; `harmonise` takes from each
+            gradient what works against another, `modulate` holds back students that are ahead.
         lr: Peak learning rate.
         schedule: How it falls: half a cosine or a line down to zero, or not at all.
         warmup_steps: Updates of the warm-up; all of them where there are fewer.
@@ -180,7 +181,7 @@ class Optimiser:
     balance_recordings: Literal["none", "class", "group"] = "none"
     accumulate: Count = 1
     balance_scenes: Literal["points", "voxels", "equal"] = "voxels"
-    balance: Literal["none", "grad_norm", "uncertainty"] = "none"
+    balance: Literal["none", "grad_norm", "uncertainty", "harmonise", "modulate"] = "none"
     lr: Annotated[float, Gt(0)] = 1e-2
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup_steps: Annotated[int, Ge(0)] = 30

@@ -1,4 +1,4 @@
-"""Weights between losses: as the user says, by the size of their gradients, or learnt.
+"""Weights between losses: as the user says, by the size of their gradients, learnt, in harmony.
 
 Losses of several teachers or modalities differ in scale by orders of magnitude; left alone, the
 largest decides what the student learns.
@@ -6,14 +6,16 @@ largest decides what the student learns.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-BalanceMode = Literal["none", "grad_norm", "uncertainty"]
+from xmodal.train.harmony import gradients_of, harmonised, held_back
+
+BalanceMode = Literal["none", "grad_norm", "uncertainty", "harmonise", "modulate"]
 # A gradient shorter than this is none: its loss had no rows, and its size says nothing.
 _SHORTEST = 1e-12
 
@@ -27,6 +29,10 @@ class Balance(nn.Module):
       The averages are buffers.
     - `uncertainty`: the sum of weight times (exp(-s) loss + s / 2) with a learnt s per loss, the
       logarithm of its variance. The s are parameters, which the optimiser must have.
+    - `harmonise`: the sum of weight times loss, but each loss's gradient loses what works against
+      that of another, see `harmonised`.
+    - `modulate`: the sum of weight times loss, but gradients of a student whose losses fall faster
+      than those of the others are made shorter, see `held_back`. Averages of losses are buffers.
 
     Args:
         weights: Factor of each loss, above 0.
@@ -57,6 +63,9 @@ class Balance(nn.Module):
             self.register_buffer("seen", torch.zeros(len(weights), dtype=torch.bool))
         if mode == "uncertainty":
             self.log_variance = nn.Parameter(torch.zeros(len(weights)))
+        if mode == "modulate":
+            self.register_buffer("first", torch.zeros(len(weights)))
+            self.register_buffer("now", torch.zeros(len(weights)))
 
     def forward(
         self,
@@ -91,7 +100,7 @@ class Balance(nn.Module):
         if self.mode == "uncertainty":
             return self.log_variance.new_tensor(self.weights) * (-self.log_variance).exp()
         weights = torch.tensor(self.weights)
-        if self.mode == "none":
+        if self.mode != "grad_norm":
             return weights
         norms, seen = cast("Tensor", self.norms), cast("Tensor", self.seen)
         weights = weights.to(norms)
@@ -100,6 +109,46 @@ class Balance(nn.Module):
         # weight x norm x factor is in the ratio of the weights; the sum of norms does not change
         common = (weights * norms)[seen].sum() / weights[seen].sum()
         return weights * torch.where(seen, common / norms.clamp_min(_SHORTEST), 1.0)
+
+    @staticmethod
+    def harmonise(losses: Sequence[Float[Tensor, ""]], parameters: Sequence[Tensor]) -> None:
+        """Add to the gradients of parameters what harmony leaves of those of the losses.
+
+        Args:
+            losses: What is to descend, each with its factor.
+            parameters: What learns.
+        """
+        found = harmonised(gradients_of(losses, parameters))
+        for parameter, gradient in zip(parameters, found, strict=False):
+            if gradient is not None:
+                old = parameter.grad
+                parameter.grad = gradient if old is None else old + gradient
+
+    def modulation(
+        self, losses: Mapping[int, float], of: Mapping[str, Sequence[int]]
+    ) -> dict[str, float]:
+        """Factors of students' gradients, for `modulate`; 1 for all otherwise.
+
+        Args:
+            losses: Losses of this step by their number, which the averages take in.
+            of: Numbers of the losses of each student that is compared with the others.
+        """
+        if self.mode != "modulate":
+            return dict.fromkeys(of, 1.0)
+        first, now = cast("Tensor", self.first), cast("Tensor", self.now)
+        for index, loss in losses.items():
+            if not 0 < loss < float("inf"):
+                continue  # no rows, or not finite: the loop deals with that
+            if float(first[index]) == 0:
+                first[index] = now[index] = loss
+            now[index] = self.momentum * now[index] + (1 - self.momentum) * loss
+        left = (now / first.clamp_min(_SHORTEST)).tolist()
+        begun = (first > 0).tolist()
+        progress: dict[str, float] = {}
+        for name, indices in of.items():
+            mine = [left[index] for index in indices if begun[index]]
+            progress[name] = sum(mine) / len(mine) if mine else float("nan")
+        return held_back(progress)
 
     def _measure(self, losses: Sequence[Tensor], shared: Sequence[Tensor]) -> None:
         norms, seen = cast("Tensor", self.norms), cast("Tensor", self.seen)

@@ -205,14 +205,14 @@ class Trainer:
             parts, shared = self.task.losses_of(batch, phase, self.rng)
             total = self._total(parts, shared)
             marks.append(time.perf_counter())
-            if total.requires_grad:  # not where no set is left for the one edge that learns
-                (total / num).backward()
+            self._backward(total, parts, num)
             batches.append((batch, total.item()))
             for index, part in parts.items():
                 sums[index] += part.item() / num
             marks.append(time.perf_counter())
             for place, key in enumerate(seconds):
                 seconds[key] += marks[place + 1] - marks[place]
+        self._hold_back(sums)
         norm = nn.utils.clip_grad_norm_(self.parameters, self.options.grad_clip).item()
         loss = math.fsum(value for _, value in batches) / num
         return Gradients(loss, norm, sums, batches, seconds)
@@ -221,6 +221,31 @@ class Trainer:
         # An edge that does not count in this stage is one that had no rows.
         none = next(iter(parts.values())).new_zeros(())
         return self.balance([parts.get(i, none) for i in range(len(self.losses))], shared)
+
+    def _backward(self, total: Tensor, parts: Mapping[int, Tensor], num: int) -> None:
+        if not total.requires_grad:
+            return  # no set is left for the one edge that learns
+        if self.options.balance != "harmonise":
+            (total / num).backward()
+            return
+        weights = self.balance.factors().tolist()
+        self.balance.harmonise([weights[i] * p / num for i, p in parts.items()], self.parameters)
+
+    def _hold_back(self, losses: Mapping[int, float]) -> None:
+        """Shorten gradients of students that are ahead of the others; not those of fusions."""
+        if self.options.balance != "modulate":
+            return
+        assert self.phase is not None, "a stage has begun"
+        of = {
+            name: [i for i in losses if self.losses[i].student == name]
+            for name in self.phase.trained_students
+            if not set(self.students[name].sources) & self.students.keys()
+        }
+        factors = self.balance.modulation(losses, {name: own for name, own in of.items() if own})
+        for name, factor in factors.items():
+            for parameter in self.students[name].net.parameters():
+                if parameter.grad is not None and factor < 1:
+                    parameter.grad.mul_(factor)
 
     def _gradients_or_halves(self, step: int, before: Generators) -> Gradients:
         try:
