@@ -164,7 +164,7 @@ def _read_film(path: Path, span_s: tuple[float, float] | None) -> tuple[Samples,
             num += len(block)
             if num > limit:
                 _check_size(path, num * stream.channels)
-        promised_s = float(stream.duration * stream.time_base) if stream.duration else 0.0
+        promised_s = float((stream.duration or 0) * (stream.time_base or 0))
     if not blocks or start_s is None:
         raise damaged(path, "no sound at all")
     # Encoders pad the first and last block of sound, so a tenth of a second may lack.

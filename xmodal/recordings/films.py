@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -21,7 +21,7 @@ FILM_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".m4a", ".aac"
 
 
 @contextmanager
-def open_film(path: Path, stream: Literal["audio", "video"]) -> Iterator[InputContainer]:
+def open_film(path: Path, stream: Literal["audio", "video"]) -> Generator[InputContainer]:
     """A film with at least one stream of a kind; failures while it is open name the file.
 
     Raises:

@@ -68,8 +68,9 @@ def _read_utd(
     if raw.ndim != 3 or raw.shape[1] != 3 or not raw.size:
         raise _wrong(path, "`d_skel` of shape [20, 3, N]", str(list(raw.shape)))
     kinect = raw.transpose(2, 0, 1)
-    kinect = np.where((kinect == 0).all(2, keepdims=True), np.nan, kinect)
-    return kinect * np.array([-1.0, -1.0, 1.0]), np.arange(len(kinect)) / UTD_HZ
+    joints = kinect * np.array([-1.0, -1.0, 1.0])
+    joints[(kinect == 0).all(2)] = np.nan
+    return joints, np.arange(len(joints), dtype=np.float64) / UTD_HZ
 
 
 def _read_npz(

@@ -79,15 +79,16 @@ def read_video(
 
 
 def _time_of(path: Path, frame: VideoFrame, num: int, times: list[float]) -> float:
-    if frame.time is None or (times and frame.time <= times[-1]):
-        before = f"after {times[-1]:.6f} s" if times else "at the start"
+    stamp = frame.pts
+    time_s = math.nan if stamp is None else float(stamp * frame.time_base)
+    if math.isnan(time_s) or (times and time_s <= times[-1]):
         raise DataError(
             f"{path}, frame {num}",
-            wanted=f"a time stamp {before}",
-            got="none" if frame.time is None else f"{frame.time:.6f} s",
+            wanted=f"a time stamp after {times[-1]:.6f} s" if times else "a time stamp",
+            got="none" if math.isnan(time_s) else f"{time_s:.6f} s",
             fix="write the film anew, for example `ffmpeg -fflags +genpts -i IN OUT`",
         )
-    return float(frame.time)
+    return time_s
 
 
 def _is_due(time_s: float, first_s: float, last_s: float, every_s: float) -> bool:
@@ -99,15 +100,14 @@ def _is_due(time_s: float, first_s: float, last_s: float, every_s: float) -> boo
 
 def _upright(frame: VideoFrame, max_side: int | None) -> UInt8[NDArray[np.uint8], "H W 3"]:
     """The frame as RGB, reduced, then turned as its file says."""
-    longest = max(frame.width, frame.height)
+    longest, rotation = max(frame.width, frame.height), frame.rotation
     if max_side is not None and longest > max_side:
         factor = max_side / longest
         width, height = (max(1, round(side * factor)) for side in (frame.width, frame.height))
-        rgb = frame.to_ndarray(format="rgb24", width=width, height=height)
-    else:
-        rgb = frame.to_ndarray(format="rgb24")
-    quarters = round(frame.rotation / 90) % 4  # counter-clockwise, as numpy counts
-    return np.ascontiguousarray(np.rot90(rgb, quarters)) if quarters else rgb
+        frame = frame.reformat(width=width, height=height, format="rgb24")
+    rgb = frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
+    quarters = round(rotation / 90) % 4  # counter-clockwise, as numpy counts
+    return np.ascontiguousarray(np.rot90(rgb, quarters))
 
 
 def _check_size(path: Path, size: int) -> None:
