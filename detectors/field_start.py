@@ -113,7 +113,10 @@ def start_decoder(layer: nn.Module, found: Directions) -> None:
     if not can_start(layer):
         raise ValueError(f"a decoder of {type(layer).__name__} cannot be set to directions")
     if isinstance(layer, nn.Sequential):
-        _start_two_layers(layer[0], layer[2], found)
+        first, last = layer[0], layer[2]
+        assert isinstance(first, nn.Linear)  # it can be started
+        assert isinstance(last, nn.Linear)
+        _start_two_layers(first, last, found)
         return
     inner = layer.query if isinstance(layer, MemoryAttention) else layer
     assert isinstance(inner, nn.Linear)  # it can be started

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -38,7 +40,7 @@ def test_rows_along_their_directions_are_the_rows(centred: bool) -> None:
 
 
 @pytest.mark.parametrize("make", [lambda: nn.Linear(5, 12, bias=False), lambda: two_layers(5, 12)])
-def test_a_decoder_makes_rows_of_coordinates(make) -> None:
+def test_a_decoder_makes_rows_of_coordinates(make: Callable[[], nn.Module]) -> None:
     layer, rows = make(), few_directions()
     found = principal_directions(rows, 3, "raw", centred=needs_mean(layer))
     start_decoder(layer, found)

@@ -54,7 +54,7 @@ def trained(
     """Rows of a field after a step that changes nothing, and the head of its edge."""
     torch.manual_seed(1)
     net = SplatField(SPLATS, width, space="raw", start=start)  # pyright: ignore[reportArgumentType]
-    given = {"space": "raw"} if isinstance(op, SetKl) else {}
+    given: dict[str, Any] = {"space": "raw"} if op.op == "set_kl" else {}
     head = op.build(channels=width, teacher_channels=CHANNELS, **given)
     fit({"field": Student(SplatFieldOp(), net)}, [Distill(op, "seen", "field", head)], [nodes],
         STILL, out)  # fmt: skip
@@ -102,7 +102,8 @@ def test_a_field_begins_at_random_where_it_must(tmp_path: Path, project: str, st
 
 
 def test_a_field_that_was_trained_before_keeps_its_rows(tmp_path: Path) -> None:
-    net, op = SplatField(SPLATS, 3, space="raw"), SetCosine(project="linear", decode="sets")
+    op: Any = SetCosine(project="linear", decode="sets")
+    net = SplatField(SPLATS, 3, space="raw")
     before = net.rows.detach().clone()
     head = op.build(channels=3, teacher_channels=CHANNELS)
     student = Student(SplatFieldOp(), net, warm=True)
