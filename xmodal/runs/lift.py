@@ -67,16 +67,22 @@ class LiftRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class LiftResult:
-    """What was lifted, for the terminal; over several scenes, `info` and `num_views` add up."""
+    """What was lifted, for the terminal; over several scenes, `info` and `num_views` add up.
+
+    Of recordings `text` says it all.
+    """
 
     run: Run
     info: FeatureInfo
     num_views: int
     seconds: float
     notes: tuple[str, ...] = ()
+    text: str | None = None
 
     def summary(self) -> str:
         """A few lines."""
+        if self.text is not None:
+            return self.text
         what = "splats" if self.run.gaussians.is_file() else "points"
         seen = 100 * self.info.num_valid / max(self.info.num_points, 1)
         lines = [
@@ -110,10 +116,20 @@ def lift_run(request: LiftRequest, report: Reporter) -> LiftResult:
 
 
 def lift_spec(spec: RunFile, request: LiftRequest, report: Reporter) -> LiftResult:
-    """Lift the scene or the scenes of a run file; see `lift_run`."""
+    """Lift the scene, the scenes or the recordings of a run file; see `lift_run`."""
+    if spec.data.has_recordings:
+        return _lift_recordings(spec, request, report)
     if spec.data.is_many:
         return _lift_scenes(spec, request, report)
     return _lift_scene(spec, open_run_scene(spec), request, report)
+
+
+def _lift_recordings(spec: RunFile, request: LiftRequest, report: Reporter) -> LiftResult:
+    from xmodal.runs.recorded.train import lift_recordings
+
+    run, node, seconds, text = lift_recordings(spec, request, report)
+    info = run.info(node)
+    return LiftResult(run=run, info=info, num_views=info.num_sources, seconds=seconds, text=text)
 
 
 def _lift_scenes(spec: RunFile, request: LiftRequest, report: Reporter) -> LiftResult:

@@ -29,7 +29,9 @@ from xmodal.query import (
 from xmodal.render import FloatImage, overlay, write_picture
 from xmodal.runs.opened import OpenedRun, open_run
 from xmodal.runs.prompts import Prompt, frame_index, parse_click, picture
+from xmodal.runs.recorded.material import is_recorded
 from xmodal.runs.selections import as_objects, box_scores, describe_selections, select
+from xmodal.store import Run
 from xmodal.values import FeatureMap, Masks
 
 
@@ -47,6 +49,10 @@ class QueryOutputs:
 
 def query_run(path: Path, prompt: Prompt, source: str | None, outputs: QueryOutputs) -> str:
     """Answer a query on a RUN folder, write the files asked for, return a short report."""
+    if is_recorded(Run(path)):
+        from xmodal.runs.recorded.query import query_recordings
+
+        return query_recordings(path, prompt, source, outputs)
     prompt.check()
     opened = open_run(path)
     names = opened.pick(source)

@@ -19,6 +19,7 @@ from xmodal.ply import read_points, write_points
 from xmodal.runs.frozen import Reporter, silent
 from xmodal.runs.lift import LiftRequest, lift_spec
 from xmodal.runs.log import RunLog, peak_memory_mb
+from xmodal.runs.recorded.material import is_recorded
 from xmodal.runs.scenes import scene_runs
 from xmodal.runs.stored import stored_points
 from xmodal.runs.students import (
@@ -246,6 +247,10 @@ def apply_run(
 ) -> str:
     """Run a trained student on new points and store what it says, ready for queries."""
     run = Run(path)
+    if is_recorded(run):
+        from xmodal.runs.recorded.apply import apply_recordings
+
+        return apply_recordings(path, source, out, overwrite=overwrite, report=report)
     manifest = run.manifest()
     spec = load_run(run.runfile)
     refuse_bound(spec, str(source))

@@ -194,26 +194,29 @@ def other_recordings(
         names=recordings.names,
         groups=tuple(item.group for item in recordings.items),
         labels=tuple(item.label or "" for item in recordings.items),
-        rows=rows_of(opened, recordings, report),
+        rows=rows_of(opened, recordings, report)[0],
     )
 
 
-def rows_of(opened: OpenedRecorded, recordings: Recordings, report: Reporter) -> dict[str, Rows]:
-    """What teachers, students and heads of a run say of recordings."""
+def rows_of(
+    opened: OpenedRecorded, recordings: Recordings, report: Reporter
+) -> tuple[dict[str, Rows], list[float]]:
+    """What teachers, students and heads of a run say of recordings, and how long those are."""
     graph = opened.spec.graph
     prepared = prepare(
         graph, recordings, load_teachers(graph), report, given={}, labelled=[], partly=True
     )
     rows: dict[str, Rows] = dict(prepared.rows)
     if not checkpoints(opened.run.checkpoints):
-        return rows
+        return rows, prepared.durations_s
     learners = load_clip_learners(opened.run, opened.spec)
     num = len(recordings)
     clips = {n: Clips.nothing(num, learners.students[n].net.in_shape) for n in clip_students(graph)}
     hollow = {name: _nothing(graph.nodes[name].channels or 0, num) for name in kept_nodes(graph)}
     made = student_rows(learners, clips | prepared.clips, hollow | rows)
     seen = {name: value for name, value in made.items() if bool(value.valid.any())}
-    return rows | {a.name: a.value for a in answered(opened.spec, learners, seen)}
+    rows |= {a.name: a.value for a in answered(opened.spec, learners, seen)}
+    return rows, prepared.durations_s
 
 
 def _nothing(channels: int, num: int) -> Embedding:

@@ -244,8 +244,11 @@ def replay_recordings(
     )
 
 
-def lift_recordings(spec: RunFile, request: Any, report: Reporter) -> str:
-    """Compute and store the frozen nodes of a run over recordings; a few lines about it.
+def lift_recordings(spec: RunFile, request: Any, report: Reporter) -> tuple[Run, str, float, str]:
+    """Compute and store the frozen nodes of a run over recordings.
+
+    Returns:
+        The run, its first node, the seconds that it took, and a few lines about it.
 
     Raises:
         DataError: If the graph has none.
@@ -268,7 +271,7 @@ def lift_recordings(spec: RunFile, request: Any, report: Reporter) -> str:
         )
     count = len(ready.material.recordings)
     lines.append(f"  {count} recordings, {ready.seconds:.0f} s -> {ready.run.path}")
-    return "\n".join(lines)
+    return ready.run, nodes[0], ready.seconds, "\n".join(lines)
 
 
 def store_answers(ready: Ready) -> float:
