@@ -29,6 +29,8 @@ _MOST_GROWTH = 4.0
 # Of each number of a quaternion of length 1: four of them together stay below that length.
 _MOST_TURN = 0.45
 _MOST_LOGIT = 6.0
+# One step of 8 bits. Colours are learnt as logits: what fell below black would learn no more.
+_LEAST_COLOUR = 1 / 255
 # The head of a scene's field; rows shared by colour and features are about this wide, too.
 _FIELD_HIDDEN = 64
 # Shared rows start small, so that splats begin alike.
@@ -44,7 +46,7 @@ class Shapes:
         quats: Quaternions, w x y z, of any length above 0.
         scales: Standard deviations, metres.
         opacities: In (0, 1).
-        rgb: Colours, the same from all sides; about [0, 1].
+        rgb: Colours, the same from all sides; in (0, 1).
     """
 
     means: Float[Tensor, "S 3"]
@@ -106,6 +108,8 @@ def shaped(
 ) -> Shapes:
     """Splats from what they start as and what a network wants changed; zeros change nothing.
 
+    Only colours beyond black and white are brought back between them.
+
     Args:
         changes: Of any size; the bounds are soft.
         start: Log scales, quaternion of length 1, logit of opacity, colour.
@@ -120,7 +124,7 @@ def shaped(
         quats=quats + _MOST_TURN * torch.tanh(turn),
         scales=(log_scales + math.log(_MOST_GROWTH) * torch.tanh(grow)).exp(),
         opacities=opaque.sigmoid(),
-        rgb=rgb + colour,
+        rgb=(rgb.clamp(_LEAST_COLOUR, 1 - _LEAST_COLOUR).logit() + colour).sigmoid(),
     )
 
 

@@ -28,7 +28,8 @@ def start(num: int = 20) -> torch.Tensor:
     scales = torch.tensor([0.02, 0.02, 0.002]).log().repeat(num, 1)
     quats = torch.nn.functional.normalize(torch.randn(num, 4, generator=CHANCE), dim=1)
     logits = torch.full((num, 1), 0.9).logit()
-    return torch.cat((scales, quats, logits, torch.rand(num, 3, generator=CHANCE)), 1)
+    rgb = 0.1 + 0.8 * torch.rand(num, 3, generator=CHANCE)
+    return torch.cat((scales, quats, logits, rgb), 1)
 
 
 def head(**changed: Any) -> GaussianHead:
@@ -90,7 +91,9 @@ def test_changes_by_hand() -> None:
     assert made.quats[0].tolist() == pytest.approx([1, 0.45 * float(tanh[0]), 0, 0])
     opaque = torch.sigmoid(6 * tanh[0])
     assert float(made.opacities[0]) == pytest.approx(float(opaque))
-    assert made.rgb[0].tolist() == [0.25, 0, 0]
+    edge = 1 / 255
+    bright = torch.tensor(edge).logit() + 0.25
+    assert made.rgb[0].tolist() == pytest.approx([float(bright.sigmoid()), edge, edge])
 
 
 @pytest.mark.parametrize("size", [-1e4, 1e4])

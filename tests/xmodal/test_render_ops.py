@@ -124,7 +124,7 @@ def test_gradients_through_the_renderer(name: str) -> None:
         return op(seen, replace(splats, **{name: value}))
 
     value = getattr(splats, name).clone().requires_grad_()
-    assert torch.autograd.gradcheck(loss, (value,), eps=1e-7, atol=1e-6, rtol=1e-4)
+    assert torch.autograd.gradcheck(loss, (value,), eps=1e-7, atol=1e-6, rtol=1e-4, fast_mode=True)
 
 
 def test_self_teaching_moves_rows_only() -> None:
@@ -318,7 +318,8 @@ def test_a_head_draws_the_cloud_as_it_is() -> None:
     assert torch.allclose(drawn.scales, wanted.scales, rtol=1e-4)
     assert drawn.sh is not None
     assert wanted.sh is not None
-    assert torch.allclose(drawn.sh, wanted.sh, atol=1e-5)
+    # Colours beside black and white come back by a step of 8 bits: 0.004 / 0.28 of a coefficient.
+    assert torch.allclose(drawn.sh, wanted.sh, atol=0.015)
     assert drawn.rows is not None
     assert drawn.rows.shape == (120, CHANNELS)
 

@@ -162,7 +162,7 @@ def _refuse_wider(viewed: Mapping[str, Sequence[Distill]], wide: Collection[str]
             f"moving average with a global view, student {both[0]}",
             wanted="a student of crops, which an average can see more around",
             got="one that sees what whole pictures show",
-            fix="write view: local at its `ema` edge",
+            fix="write view: same at its `ema` edge",
         )
 
 

@@ -29,7 +29,7 @@ class Shown:
     far_m: float = math.inf
 
 
-def shown_points(frames: Frames, xyz: Float[Tensor, "N 3"]) -> list[Int[Tensor, " K"]]:
+def shown_points(frames: Frames, xyz: Float[Tensor, "N 3"]) -> list[Int[Tensor, " _"]]:
     """Points that each view shows or nearly shows, the nearest to the camera first.
 
     Where a view has depth readings, points well behind them are left out.
@@ -68,7 +68,7 @@ def _seen_at(frame: Frame, xyz: Tensor) -> tuple[Tensor, Tensor]:
 
 def draw_views(
     frames: Frames,
-    shown: Sequence[Int[Tensor, " K"]],
+    shown: Sequence[Int[Tensor, " _"]],
     xyz: Float[Tensor, "N 3"],
     rng: np.random.Generator,
     *,
