@@ -325,6 +325,29 @@ def test_splats_of_a_model_are_fitted_and_some_photos_are_kept_for_tests(tmp_pat
     assert fit_of(scene, num=77, steps=9).num == 77
 
 
+@pytest.mark.parametrize(("photos", "hold_out"), [(1, None), (3, None), (4, 8)])
+def test_few_photos_are_all_fitted(tmp_path, room, colmap, photos, hold_out):
+    model = colmap.model_of(room)
+    model.images = model.images[:photos]
+    scene = open_scene(colmap.write_scene(tmp_path / "a", room, model=model), need=["views"])
+    assert fit_of(scene).hold_out == hold_out
+
+
+def test_what_the_undistorter_leaves_is_found(tmp_path, room, colmap):
+    root = tmp_path / "a"
+    colmap.model_of(room).write(root / "dense/sparse", text=True)
+    colmap.write_pictures(root, room, "dense/images")
+    assert len(open_scene(root).images) == 5
+
+
+def test_a_file_of_points_that_is_short_is_reported(tmp_path, room, colmap):
+    root = colmap.write_scene(tmp_path / "a", room)
+    path = root / "sparse/0/points3D.txt"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:-4]))
+    assert "points3D.txt announces 30 points and has 26" in open_scene(root).report.notes
+
+
 def test_a_cloud_beside_a_model_is_a_scan(tmp_path, room, colmap):
     root = colmap.write_scene(tmp_path / "a", room)
     cloud = read_colmap_cloud(root / "sparse/0/points3D.txt").points

@@ -38,7 +38,10 @@ from xmodal.values import Points
 
 _ENDINGS = (".bin", ".txt")
 # Where the tools of the field put a model, likeliest first.
-_PLACES = ("sparse/0", "sparse", "colmap/sparse/0", "colmap/sparse", "colmap", ".")
+_PLACES = (
+    *("sparse/0", "sparse", "colmap/sparse/0", "colmap/sparse", "colmap", "."),
+    *("dense/sparse", "dense/0/sparse"),
+)
 # EXIF orientations that swap width and height.
 _QUARTER_TURNS = (5, 6, 7, 8)
 _CLOUDS = ("points3D.bin", "points3D.txt")
@@ -68,7 +71,8 @@ def read_colmap(root: Path, faults: Faults) -> Layout:
     """Find the frames of a scene with a COLMAP model.
 
     The model is `sparse/0`, `sparse`, `colmap/sparse/0`, `colmap/sparse`, `colmap`, the folder
-    itself, or the only sub-folder of these with one; binary goes before text. The pictures lie in
+    itself, what the undistorter left in `dense`, or the only sub-folder with one; binary goes
+    before text. The pictures lie in
     `images/`, or in whichever folder has most of them; intrinsics are scaled when they were resized
     since. EXIF orientations are ignored, as COLMAP ignores them, unless the camera has the shape of
     the turned picture only. `points3D` is the cloud, all of it.
@@ -115,7 +119,7 @@ def read_colmap(root: Path, faults: Faults) -> Layout:
         *_cut_note(camera_file),
         *((f"{len(images) - len(present)} listed pictures are not there",) if skip else ()),
         *_unlisted(folder, images, deep=folder != root),
-        *(("the model has no points",) if cloud is None else ()),
+        *(("the model has no points",) if cloud is None else _points_note(cloud)),
     )
     return Layout(
         kind="COLMAP",
@@ -197,7 +201,8 @@ def _files(model: Path) -> tuple[Path, Path]:
 def _pictures(root: Path, images: Sequence[ColmapImage]) -> Path:
     """The folder that the names of the model start from."""
     below = [path for path in sorted(root.iterdir()) if path.is_dir()]
-    bases = [root / "images", root, *below]
+    # The undistorter of COLMAP puts both under dense/.
+    bases = [root / "images", root, *below, root / "dense/images", root / "dense/0/images"]
     counts = [sum((base / image.name).is_file() for image in images) for base in bases]
     if not any(counts):
         raise DataError(
@@ -303,6 +308,21 @@ def _has_points(path: Path) -> bool:
         if path.suffix == ".bin":
             return file.read(8) != bytes(8)
         return any(line.strip() and not line.lstrip().startswith(b"#") for line in file)
+
+
+def _points_note(path: Path) -> tuple[str, ...]:
+    """Whether a text file of points has as many as it announces; it is read line by line."""
+    if path.suffix != ".txt":
+        return ()
+    said, found = None, 0
+    with path.open("rb") as file:
+        for line in file:
+            if not line.startswith(b"#"):
+                found += bool(line.strip())
+            elif said is None and line.lower().startswith(b"# number of points:"):
+                digits = line.partition(b":")[2].split(b",")[0].strip()
+                said = int(digits) if digits.isdigit() else None
+    return _count_note(path, Counted(said=said, found=found), "points")
 
 
 def _short(path: Path, root: Path) -> str:

@@ -38,6 +38,8 @@ TARGETS = ("points", "gaussians")
 _PHOTO_SPLATS, _PHOTO_STEPS = 10_000, 2000
 # The habit of the field: every eighth photo tests new views.
 _HOLD_OUT = 8
+# Of fewer photos every one is needed for the fit.
+_FEW_PHOTOS = 4
 
 
 def parse_bytes(text: str) -> int:
@@ -166,7 +168,7 @@ def default_fit(scene: Scene, *, num: int | None, steps: int | None, seed: int) 
             start=start,
             num=_PHOTO_SPLATS if num is None else num,
             steps=_PHOTO_STEPS if steps is None else steps,
-            hold_out=_HOLD_OUT,
+            hold_out=_HOLD_OUT if len(scene.images) >= _FEW_PHOTOS else None,
             seed=seed,
         )
     given = {} if num is None else {"num": num}
