@@ -103,7 +103,7 @@ def refuse_non_finite(values: Tensor, offsets: Tensor, what: str) -> None:
     """Refuse samples that are not numbers.
 
     Args:
-        values: Samples along the first axis.
+        values: Samples, [N] or [N, C].
         offsets: Where each recording begins.
         what: What they are, for the message.
 
@@ -112,7 +112,8 @@ def refuse_non_finite(values: Tensor, offsets: Tensor, what: str) -> None:
     """
     import torch
 
-    bad = (~torch.isfinite(values)).reshape(len(values), -1).any(dim=1)
+    bad = ~torch.isfinite(values)
+    bad = bad if bad.ndim == 1 else bad.any(dim=1)
     if not bool(bad.any()):
         return
     raise DataError(

@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+# A sample that lies on the last reading but for rounding is there too; parts of a sample.
+_NEAR = 1e-3
+
+
 def even_windows(
     values: Tensor,
     time_s: Tensor,
@@ -41,14 +45,19 @@ def even_windows(
 
     if not len(values):
         return values.new_zeros(0, num, values.shape[1]), torch.zeros(0, num, dtype=torch.bool)
-    start_s, long_s = float(time_s[0]), float(time_s[-1] - time_s[0])
+    # From zero and in double precision: clocks that count from years ago are coarse in single.
+    time_s = (time_s.double() - time_s[0].double()).clone()
+    long_s = float(time_s[-1])
     if fit == "stretch":
         # A recording of one moment has no length: the window holds it once.
         rate_hz, total = (num - 1) / long_s if long_s > 0 and num > 1 else rate_hz, num
     else:
-        # A sample that lies on the last reading but for rounding is there too.
-        total = int(long_s * rate_hz + 1e-3) + 1
-    even, seen = to_rate(values, time_s, rate_hz, start_s, total, max_gap_s=max_gap_s)
+        total = int(long_s * rate_hz + _NEAR) + 1
+    if len(time_s) > 1:
+        time_s[-1] = max(long_s, (total - 1) / rate_hz)
+    even, seen = to_rate(values, time_s, rate_hz, 0.0, total, max_gap_s=max_gap_s)
+    if fit == "stretch":
+        return even[None][: int(seen.any())], seen[None][: int(seen.any())]
     spans = windows(total, rate_hz, num / rate_hz, hop_s, cover=True)
     marks = cut(seen.to(values.dtype), spans) > 0
     kept = marks.any(dim=1)
