@@ -175,7 +175,7 @@ def resized_by_mean(x: Float[Tensor, "B C H W"], hw: tuple[int, int]) -> Float[T
 
     Adaptive pooling to sides that do not divide the map cannot be exported to ONNX.
     """
-    rows, columns = (_parts(num, wanted) for num, wanted in zip(x.shape[2:], hw, strict=True))
+    rows, columns = (_parts(int(num), wanted) for num, wanted in zip(x.shape[2:], hw, strict=True))
     return rows.to(x) @ x @ columns.to(x).T
 
 
