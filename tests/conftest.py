@@ -152,6 +152,12 @@ def toy() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def synthetic() -> ModuleType:
+    """Small recordings, in memory and in files: `tests/recordings/synthetic.py`."""
+    return load_module("synthetic", "recordings/synthetic.py")
+
+
+@pytest.fixture(scope="session")
 def colmap() -> ModuleType:
     """A writer of COLMAP models: `tests/datasets/colmap_model.py`."""
     return load_module("colmap_model", "datasets/colmap_model.py")

@@ -386,6 +386,25 @@ def test_more_labels_than_there_are_cannot_be_kept():
     assert lifted.valid.tolist() == [True, True, True, False]
 
 
+def test_labels_of_recordings_have_a_column_for_every_class():
+    given, cloud = labels([2, 1, 0, -1])
+    rows = OneHot()(given)
+    assert rows.rows.tolist() == [[0, 0, 1], [0, 1, 0], [1, 0, 0], [0, 0, 0]]
+    assert rows.valid.tolist() == [True, True, True, False]
+    assert rows.offsets.tolist() == [0, 1, 2, 3, 4]
+    with pytest.raises(DataError, match="wanted: names"):
+        OneHot()(given, cloud)
+
+
+def test_some_labels_of_each_class_are_kept():
+    ids = [2] * 10 + [1] * 2 + [0] * 5
+    op = OneHot(labels_per_class=3)
+    kept = op(labels(ids)[0]).valid
+    assert [int(kept[torch.tensor(ids) == i].sum()) for i in (0, 1, 2)] == [3, 2, 3]
+    assert torch.equal(op(labels(ids)[0]).valid, kept)
+    assert not torch.equal(dataclasses.replace(op, seed=1)(labels(ids)[0]).valid, kept)
+
+
 def test_labels_refuse_another_cloud():
     given, _ = labels([0, 1])
     with pytest.raises(DataError, match="2 labels"):
@@ -449,7 +468,10 @@ def test_ops_over_views_refuse_several_scenes_and_other_frames(op):
         (SegmentCrops, {"views_per_segment": 0}),
         (SegmentCrops, {"scales": (0.1,)}),
         (SegmentCrops, {"scales": ()}),
-        (OneHot, {"names": ()}),
+        (OneHot, {"names": (), "other": True}),
+        (OneHot, {"names": ("a", "a")}),
+        (OneHot, {"labels_per_class": 0}),
+        (OneHot, {"labels_per_class": 1, "fraction": 0.5}),
         (OneHot, {"names": ("mug", "mug")}),
         (OneHot, {"names": ("mug",), "fraction": 0.0}),
         (OneHot, {"names": ("mug",), "min_points": 0}),

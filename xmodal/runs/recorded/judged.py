@@ -185,7 +185,7 @@ def other_recordings(
         recordings = open_data(opened.spec.data).take(opened.places(split))
     else:
         recordings = open_data(as_test(opened.spec, folder).data)
-    what = f"{len(recordings)} recordings of {folder or opened.run.path.name}"
+    what = f"{len(recordings)} recordings of {(folder or opened.run.path).name}"
     if disturbance:
         recordings = disturbed(recordings, disturbance)
         what += f" ({disturbance})"

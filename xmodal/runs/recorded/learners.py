@@ -173,7 +173,6 @@ class Answered:
     value: Rows
 
 
-@torch.no_grad()
 def answered(spec: RunFile, learners: ClipLearners, made: Mapping[str, Rows]) -> Iterator[Answered]:
     """Rows of every student and of every head."""
     for name in made:
@@ -187,7 +186,8 @@ def answered(spec: RunFile, learners: ClipLearners, made: Mapping[str, Rows]) ->
                 continue
             space = spec.graph.space(loss.teacher) or "raw"
             head: Any = loss.net.in_teacher_space if isinstance(loss.net, Head) else loss.net
-            rows = to_space(head(made[name].rows), space)
+            with torch.no_grad():
+                rows = to_space(head(made[name].rows), space)
             yield Answered(f"{name}.{loss.teacher}", loss.teacher, replace(made[name], rows=rows))
 
 
