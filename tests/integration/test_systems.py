@@ -19,6 +19,7 @@ from xmodal.config import configs_folder
 from xmodal.config.reader import read_yaml, write_yaml
 from xmodal.runs.lift import LiftRequest, lift_run, silent
 from xmodal.runs.train import TrainRequest, train_run
+from xmodal.splat_files import read_splats
 from xmodal.store import Run
 from xmodal.teachers.weights import EFFICIENTNET_LITE2, MINILM
 
@@ -39,6 +40,8 @@ FIELDS = {
     "langsplat": ("small.parts", "middle.things", "large.groups"),
     "gaussiangrasper": ("field.pixels",),
 }
+# System that shapes splats itself -> the student.
+DRAWN = {"gaussiancross": "drawn", "gp_nerf": "scene"}
 # What the small world shows, as columns of an ImageNet classifier: unlabelled as a wall of glass.
 IMAGENET = {"soccer ball": 805, "coffee mug": 504, "banana": 954, "table": 532, "floor": 539}
 
@@ -134,6 +137,22 @@ def test_a_field_of_splats_trains(name: str, maps: Path, world: Path, tmp_path: 
         features = run.features(source)
         assert features.info.channels == run.info("lifted").channels
         assert np.isfinite(np.asarray(features.rows[:100], dtype=np.float32)).all()
+
+
+@needs_weights
+@pytest.mark.parametrize("name", DRAWN)
+def test_splats_are_learnt_through_renderings(
+    name: str, maps: Path, world: Path, tmp_path: Path
+) -> None:
+    parts = {"optimiser": {"steps": 4, "log_every": 1, "crop_points": 1_000_000}}
+    file = system(name, maps, world, tmp_path, **parts)
+    request = TrainRequest(runfile=file, out=tmp_path / "run", cache=tmp_path / "cache")
+    assert np.isfinite(train_run(request, silent).last_loss)
+    run, student = Run(tmp_path / "run"), DRAWN[name]
+    assert run.info("frames").kind == "frames"
+    assert len(read_splats(run.drawn(student))) == run.info(student).num_points
+    assert np.isfinite(np.asarray(run.features(student).rows[:100], dtype=np.float32)).all()
+    assert not run.verify()
 
 
 @needs_weights

@@ -84,7 +84,8 @@ def feature_tables(
     """Cosine (and KL, of probabilities) between shown rows and the teacher's, of every source.
 
     What splats show in a patch is the mean of their rows by the light that they send into it. Rows
-    of a head such as `field.seen` were decoded for each splat before that.
+    of a head such as `field.seen` were decoded for each splat before that. Splats that a student
+    shaped are drawn as it left them.
 
     Args:
         subjects: Runs over splats with their pictures.
@@ -102,11 +103,14 @@ def feature_tables(
         opened, images = _parts(subject)
         teachers = load_teachers(opened.spec.graph)
         groups = _groups(opened, teachers, list(images.names), every)
-        for judged, sources in groups.items():
+        for (judged, shaped), sources in groups.items():
+            splats = opened.drawn(shaped) if shaped else opened.splats
+            assert splats is not None, "looked up when sources were grouped"
             names = [images.names[index] for index in judged.frames]
             with report("features") as progress:
                 said = CachedViews(images, teachers[judged.teacher], opened.cache)
-                found = _frames(opened, said, judged, sources, progress)
+                stores = {source: opened.features(source) for source in sources}
+                found = _frames(splats, said, judged, stores, progress)
             for source, scores in found.items():
                 totals.append(_total(subject.name, source, judged, scores))
                 each += [
@@ -125,8 +129,8 @@ def feature_tables(
 
 def _parts(subject: Subject) -> tuple[OpenedRun, Any]:
     opened, scene = subject.opened, subject.scene
-    if opened is None or opened.splats is None or scene is None:
-        over = opened is not None and opened.splats is not None
+    over = opened is not None and (opened.splats is not None or bool(opened.shaped()))
+    if opened is None or not over or scene is None:
         raise DataError(
             subject.name,
             wanted="a run over splats, and the photos of its scene",
@@ -138,16 +142,22 @@ def _parts(subject: Subject) -> tuple[OpenedRun, Any]:
 
 def _groups(
     opened: OpenedRun, teachers: Mapping[str, Teacher], names: Sequence[str], every: int | None
-) -> dict[Judged, list[str]]:
-    """Sources that are compared in the same way."""
-    groups: dict[Judged, list[str]] = {}
+) -> dict[tuple[Judged, str], list[str]]:
+    """Sources that are compared in the same way and drawn with the same splats.
+
+    The second part of a key is a source whose student shaped them, empty for those of the run.
+    """
+    groups: dict[tuple[Judged, str], list[str]] = {}
     for source in opened.run.sources():
         judged = judged_frames(opened.spec.graph, source, names, every)
         info = opened.run.info(source)
         if judged is None or info.kind != "points":
             continue
+        own = opened.drawn(source) is not None
+        if not own and opened.splats is None:
+            continue  # rows of points, in a run whose student shapes splats
         if info.channels == teachers[judged.teacher].channels:
-            groups.setdefault(judged, []).append(source)
+            groups.setdefault((judged, source if own else ""), []).append(source)
     if not groups:
         raise DataError(
             str(opened.run.path),
@@ -208,17 +218,15 @@ def _sees_frames(graph: Graph, edge: Edge) -> bool:
 
 
 def _frames(
-    opened: OpenedRun,
+    splats: Splats,
     said: Views[FeatureMap | Masks],
     judged: Judged,
-    sources: Sequence[str],
+    stores: Mapping[str, Features],
     progress: Report,
 ) -> dict[str, list[FrameScore]]:
-    assert opened.splats is not None, "checked by the caller"
-    stores = {source: opened.features(source) for source in sources}
-    found: dict[str, list[FrameScore]] = {source: [] for source in sources}
+    found: dict[str, list[FrameScore]] = {source: [] for source in stores}
     for done, index in enumerate(judged.frames, start=1):
-        view = drawn_view(opened.splats, said[index], judged.max_side_px, judged.level)
+        view = drawn_view(splats, said[index], judged.max_side_px, judged.level)
         for source, score in frame_scores(view, stores).items():
             found[source].append(score)
         progress(done, len(judged.frames))
