@@ -267,3 +267,6 @@ def test_real_folders_open() -> None:
     sounds = open_recordings(Path(root) / "esc10_folds123", "sound_folders")
     assert (len(sounds), len(sounds.classes)) == (240, 10)
     assert {item.group for item in sounds.items} == {"1", "2", "3"}
+    film = open_recordings(Path(root) / "gopro_video_audio_imu", "clips")
+    assert film.kinds == ("audio", "imu", "video")
+    assert len(film) == 1

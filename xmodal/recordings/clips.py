@@ -115,9 +115,10 @@ def _recording(name: str, paths: Mapping[Kind, Path], told: Mapping[str, str]) -
 
 
 def _has_sound(film: Path) -> bool:
-    from xmodal.recordings.video_files import has_sound
+    from xmodal.recordings.films import open_film
 
-    return has_sound(film)
+    with open_film(film, "video") as opened:
+        return len(opened.streams.audio) > 0
 
 
 def _read(kind: Kind, path: Path) -> Stream:

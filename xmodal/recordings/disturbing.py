@@ -62,10 +62,10 @@ def disturbed(recordings: Recordings, disturbance: Disturbance) -> Recordings:
     other = dict(zip(order.tolist(), np.roll(order, 1).tolist(), strict=True))
     items: list[Recording] = []
     for index, item in enumerate(recordings.items):
-        streams = dict(item.streams)
-        for kind in (kind for kind in disturbance.swapped if kind in streams):
-            theirs = recordings.items[other[index]].streams
-            if kind in theirs:
+        streams: dict[Kind, Callable[[], Stream]] = dict(item.streams)
+        theirs = recordings.items[other[index]].streams
+        for kind in disturbance.swapped:
+            if kind in streams and kind in theirs:
                 streams[kind] = theirs[kind]
         for kind, share in disturbance.noise.items():
             if kind in streams:

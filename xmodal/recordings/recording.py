@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -127,9 +128,11 @@ class Recordings:
     def kinds(self) -> tuple[Kind, ...]:
         """What at least one recording brings."""
         held: list[Kind] = [k for k in STREAMS if any(k in item.streams for item in self.items)]
-        labelled = any(item.label is not None for item in self.items)
-        held += ["labels"] if labelled else []
-        return (*held, *(("text",) if any(i.text is not None for i in self.items) else ()))
+        if any(item.label is not None for item in self.items):
+            held.append("labels")
+        if any(item.text is not None for item in self.items):
+            held.append("text")
+        return tuple(held)
 
     @property
     def labels(self) -> Labels:
@@ -191,7 +194,7 @@ def gather(recordings: Recordings, kind: Kind) -> Value:
         return recordings.labels
     if kind == "text":
         return Text(texts=tuple(item.text or "" for item in recordings.items))
-    values = [item.read(kind) for item in recordings.items]
+    values: list[Any] = [item.read(kind) for item in recordings.items]
     like = next((value for value in values if value is not None), None)
     if like is None:
         held = ", ".join(recordings.kinds)

@@ -85,7 +85,7 @@ def plan_phases(
             has no teacher; if a moving average does not fit its student or its edges.
     """
     taught = {edge.student for edge in losses}
-    if not students or taught - set(students) or with_sources(taught, students) != set(students):
+    if not students or taught - students.keys() or students.keys() - with_sources(taught, students):
         raise UsageError(
             "training",
             wanted="a distillation edge for every student",

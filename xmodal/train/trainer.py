@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from xmodal.errors import BackendError
 from xmodal.train.averages import MovingAverages
 from xmodal.train.balance import Balance
 from xmodal.train.clips import ClipTask, Recorded
-from xmodal.train.data import Distill
+from xmodal.train.data import Distill, Student
 from xmodal.train.failures import NonFinite, dump, name_culprit
 from xmodal.train.options import Average, TrainOptions
 from xmodal.train.phases import Learner, Phase, plan_phases
@@ -75,11 +75,11 @@ class Trainer:
         for module in (s.net for s in students.values()):
             module.to(options.device)
         self.copies = MovingAverages(students, averages, options.ema_decay)
-        given = (students, losses, averages, self.copies, options)
+        rest = (losses, averages, self.copies, options)
         self.task: Task = (
-            ClipTask(samples, *given)
+            ClipTask(samples, students, *rest)
             if isinstance(samples, Recorded)
-            else SceneTask(samples, *given)
+            else SceneTask(samples, cast("Mapping[str, Student]", students), *rest)
         )
         self.began, self.points_seen = time.monotonic(), 0
         modules: dict[str, nn.Module] = {name: s.net for name, s in students.items()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
 from xmodal.config.run_parts import RECORDING_TASKS
 from xmodal.errors import UsageError
@@ -129,4 +128,4 @@ def _kind(option: str, text: str) -> Kind:
             got=text,
             fix=f"{option} imu",
         )
-    return cast("Kind", text)
+    return text

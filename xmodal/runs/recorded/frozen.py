@@ -10,6 +10,7 @@ import torch
 
 from xmodal.errors import DataError
 from xmodal.graph import Graph
+from xmodal.graph.ports import Kind
 from xmodal.recordings.inputs import Clips
 from xmodal.recordings.ragged import Stream, join, take_samples
 from xmodal.recordings.recording import STREAMS, Recording, Recordings, duration_s, gather
@@ -155,7 +156,9 @@ def _read(
     students: Mapping[str, str],
 ) -> tuple[dict[str, Rows], Prepared]:
     """One pass over the recordings: rows of nodes on streams, and windows."""
-    sensors = {n: node.kind for n, node in graph.sensors().items() if node.kind in STREAMS}
+    sensors: dict[str, Kind] = {
+        n: node.kind for n, node in graph.sensors().items() if node.kind in STREAMS
+    }
     parts: dict[str, list[Rows | None]] = {name: [] for name in nodes}
     windows: dict[str, list[Clips | None]] = {name: [] for name in students}
     ops = graph.students()
@@ -190,12 +193,10 @@ def _possible(graph: Graph, name: str, values: Mapping[str, Any]) -> bool:
 
 
 def _length(item: Recording, streams: Mapping[str, Stream]) -> float:
-    for kind in (kind for kind in STREAMS if kind in item.streams):
-        value = next((v for v in streams.values() if type(v).__name__.lower() == kind), None)
-        value = item.read(kind) if value is None else value
-        if value is not None:
-            return duration_s(value)
-    return float("nan")
+    first: Kind = next(kind for kind in STREAMS if kind in item.streams)
+    value = next((v for v in streams.values() if type(v).__name__.lower() == first), None)
+    value = item.read(first) if value is None else value
+    return float("nan") if value is None else duration_s(value)
 
 
 def _filled(name: str, parts: Sequence[Any], where: str) -> list[Any]:

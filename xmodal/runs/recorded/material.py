@@ -59,7 +59,7 @@ def open_material(spec: RunFile) -> Material:
     """
     recordings = open_data(spec.data)
     _check_patterns(spec.splits, recordings)
-    splits = tuple(spec.splits.of(name) for name in recordings.names)
+    splits: tuple[Split, ...] = tuple(spec.splits.of(name) for name in recordings.names)
     if "train" not in splits:
         raise ConfigError(
             f"run {spec.name}, splits",
@@ -148,7 +148,16 @@ def read_table(run: Run) -> list[Listed]:
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     try:
-        return [Listed(**{**row, "duration_s": float(row["duration_s"])}) for row in rows]
+        return [
+            Listed(
+                name=row["name"],
+                group=row["group"],
+                label=row["label"],
+                split=row["split"],
+                duration_s=float(row["duration_s"]),
+            )
+            for row in rows
+        ]
     except (TypeError, KeyError, ValueError) as error:
         raise DataError(
             str(path),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from xmodal.runs.query import QueryOutputs
 from xmodal.runs.recorded.judged import OpenedRecorded, open_recorded
 
 
-def query_recordings(path: Any, prompt: Prompt, source: str | None, outputs: QueryOutputs) -> str:
+def query_recordings(path: Path, prompt: Prompt, source: str | None, outputs: QueryOutputs) -> str:
     """List the recordings that fit a text best; write the files asked for.
 
     Scores are the relevancy that the teacher gives rows of its space, in [0, 1].
@@ -42,7 +43,7 @@ def query_recordings(path: Any, prompt: Prompt, source: str | None, outputs: Que
     name, teacher = asked(opened, source)
     scores = relevancy(opened, name, teacher, prompt.text, list(prompt.negatives))
     order = np.argsort(-np.nan_to_num(scores, nan=-1.0), kind="stable")[: outputs.top]
-    found = [
+    found: list[dict[str, Any]] = [
         {
             "name": opened.table[i].name,
             "group": opened.table[i].group,
