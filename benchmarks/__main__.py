@@ -23,6 +23,7 @@ NAMES = (
     "sparse_conv",
     "splat_render",
     "splat_lift",
+    "logmel",
 )
 
 

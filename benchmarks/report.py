@@ -100,6 +100,9 @@ _TIMED: dict[str, tuple[str, str]] = {
         "lift 4 maps of 40 x 30 x 512 to 20k splats",
         "automatic differentiation of a renderer, 32 channels at a time",
     ),
+    "logmel": ("log-mel map of a minute of sound, 16 kHz, 64 mels", "librosa"),
+    "logmel_general": ("the same, 32 kHz, powers", "librosa"),
+    "logmel_clips": ("the same, 64 windows of 0.96 s at 16 kHz", "librosa"),
     "voxelize": ("voxelise 1M points, 5 cm", "sort and unique on hashed keys"),
     "voxelize_unique": ("voxelise 1M points, 5 cm", "`np.unique(axis=0)`"),
     "voxelize_2cm": ("voxelise 1M points, 2 cm", "sort and unique on hashed keys"),
@@ -264,6 +267,8 @@ def _fidelity(figures: Figures) -> list[str]:
 def _coded(figures: Figures) -> list[str]:
     if figures["name"] == "splat_codes":
         return [_components(figures)]
+    if figures["name"] == "logmel":
+        return [_log_mel(figures)]
     if figures["name"] != "query":
         return []
     equal, equal_int8 = (100 * float(figures[f"agreement{c}"]) for c in ("", "_int8"))
@@ -284,6 +289,12 @@ def _components(figures: Figures) -> str:
         for label, suffix in (("components", ""), ("pq64", "_pq64"), ("int8", "_int8"))
     ]
     return f"Rows of a made-up scene, asked as they are stored: {'; '.join(told)}."
+
+
+def _log_mel(figures: Figures) -> str:
+    """How far our log-mel maps are from the peer's."""
+    errors = [float(value) for key, value in figures.items() if key.startswith("error")]
+    return f"Log-mel maps differ from librosa's by {max(errors):.1e} at most."
 
 
 def _growth(figures: Figures) -> list[str]:
