@@ -119,6 +119,16 @@ def test_intrinsics_follow_pictures_that_were_resized(tmp_path, room, colmap):
     np.testing.assert_allclose(scene.images.cameras[0].K, room.K, rtol=1e-6)
 
 
+@pytest.mark.parametrize("hw", [(257, 343), (265, 353), (18, 24), (17, 23)])
+def test_sizes_are_rounded_when_pictures_are_resized(tmp_path, room, colmap, hw):
+    """Either may be the smaller one; its rounding is half a pixel of its own."""
+    root = colmap.write_scene(tmp_path / "a", room)
+    for view in room.views:
+        path = root / "images" / f"{view.name}.png"
+        Image.open(path).resize((hw[1], hw[0])).save(path)
+    assert open_scene(root).images.cameras[0].hw == hw
+
+
 def test_pictures_of_different_sizes_keep_their_own(tmp_path, room, colmap):
     model = colmap.model_of(room)
     model.cameras.append((9, "PINHOLE", 48, 64, (57.6, 57.6, 24.0, 32.0)))
@@ -319,7 +329,7 @@ def test_splats_of_a_model_are_fitted_and_some_photos_are_kept_for_tests(tmp_pat
     scene = open_scene(root, need=["views"])
     assert scene.sparse_points
     fit = fit_of(scene)
-    assert (fit.start, fit.hold_out) == ("both", 8)
+    assert (fit.start, fit.hold_out, fit.opacity) == ("both", 8, 0.1)
     assert fit.steps > 0
     assert (fit_of(scene, steps=0).start, fit_of(scene, steps=0).steps) == ("cloud", 0)
     assert fit_of(scene, num=77, steps=9).num == 77

@@ -269,8 +269,9 @@ def _is_turned(camera: ColmapCamera, header: ImageHeader) -> bool:
 
 
 def _fits(camera: ColmapCamera, hw: tuple[int, int]) -> bool:
-    # Half a pixel of rounding where the pictures were resized.
-    return abs(hw[1] / camera.width - hw[0] / camera.height) * min(hw) <= 1.0
+    across, down = hw[1] / camera.width, hw[0] / camera.height
+    # Half a pixel of rounding where one was resized, in pixels of the smaller.
+    return abs(across - down) * min(hw) <= max(1.0, across, down)
 
 
 def _lens(camera: ColmapCamera, hw: tuple[int, int], where: str) -> Lens:

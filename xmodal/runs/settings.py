@@ -36,6 +36,9 @@ _SEGMENT_SHARE = 0.9
 TARGETS = ("points", "gaussians")
 # Of photos: what a fit of minutes on one core can place.
 _PHOTO_SPLATS, _PHOTO_STEPS = 10_000, 2000
+# Splats that start opaque stay where they are; see-through ones give way: a decibel and more on
+# new views of a dozen photos.
+_PHOTO_OPACITY = 0.1
 # The habit of the field: every eighth photo tests new views.
 _HOLD_OUT = 8
 # Of fewer photos every one is needed for the fit.
@@ -168,6 +171,7 @@ def default_fit(scene: Scene, *, num: int | None, steps: int | None, seed: int) 
             start=start,
             num=_PHOTO_SPLATS if num is None else num,
             steps=_PHOTO_STEPS if steps is None else steps,
+            opacity=_PHOTO_OPACITY,
             hold_out=_HOLD_OUT if len(scene.images) >= _FEW_PHOTOS else None,
             seed=seed,
         )

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _NO_POINTS = "a scene of pictures without depth and without points"
 _RANDOM_SIZE = 0.5
+# Photos are straightened at most this many times as large as they are shown.
+_STRAIGHTEN = 8
 # A sweep beside a cloud looks a little nearer and farther than nearly all of the points lie.
 _NEARER, _FARTHER = 0.8, 1.5
 _NEARLY_ALL = (0.01, 0.99)
@@ -258,7 +260,11 @@ def photo_of(image: Image, depth: Depth | None, max_side_px: int) -> Photo:
     from xmodal.datasets.photos import resized, undistorted
     from xmodal.render import depth_at
 
-    straight = undistorted(image.rgb, image.camera)
+    rgb, camera = image.rgb, image.camera
+    if camera.coefficients is not None:
+        # Straightening a photo of 12 megapixels takes a gigabyte; what is left of it is small.
+        rgb, camera = resized(rgb, camera, _STRAIGHTEN * max_side_px)
+    straight = undistorted(rgb, camera)
     rgb, camera = resized(straight.image, straight.camera, max_side_px)
     valid = None
     if not bool(straight.valid.all()):
