@@ -21,6 +21,8 @@ SYSTEMS: Mapping[str, tuple[tuple[str, ...], str]] = {
     "m3": (("field.seen",), "openscene"),
     "langsplat": (("lifted", "small.parts", "middle.things", "large.groups"), "xmask3d"),
     "gaussiangrasper": (("field.pixels",), "xmask3d"),
+    "gaussiancross": (("drawn",), "openscene"),
+    "gp_nerf": (("scene",), "openscene"),
 }
 # The two protocols: relevancy of splats is drawn, or rows are drawn and then asked.
 _PROTOCOLS = {"": "3D", ", rendered": "2D"}
@@ -59,8 +61,10 @@ def make(work: Path, workers: int) -> ResultRecord:
         notes=[
             "The difference is to plain lifting of the same teacher to points, which averages over "
             "visible points with depth maps; splats hide each other by themselves. Splats are the "
-            "points of the room as flat discs, without any fit. `s to lift` is geometry, lift and, "
-            "for fields, the sets of all patches; teacher maps come from the cache. Protocols: 3D "
+            "points of the room as flat discs, without any fit; those of gaussiancross and "
+            "gp_nerf, which learn their splats, start from points 4 cm apart. `s to lift` is "
+            "geometry, lift and, for fields, the sets of all patches; teacher maps come from the "
+            "cache. Protocols: 3D "
             "draws the relevancy of every splat, 2D draws rows and asks each pixel."
         ],
     )

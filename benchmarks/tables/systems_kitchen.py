@@ -118,7 +118,9 @@ def in_room(spec: RunFile, steps: int) -> RunFile:
     stages = tuple(
         replace(stage, steps=max(1, stage.steps * steps // whole)) for stage in spec.stages
     )
-    data = replace(spec.data, scene=str(scene_folder()), voxel_m=VOXEL_M, max_frames=None)
+    # Systems that render all points of a view at every step say so by larger voxels of their own.
+    voxel_m = max(VOXEL_M, spec.data.voxel_m)
+    data = replace(spec.data, scene=str(scene_folder()), voxel_m=voxel_m, max_frames=None)
     optimiser = replace(spec.optimiser, steps=steps)
     return replace(
         spec, data=data, splits=Splits(), optimiser=optimiser, stages=stages,
