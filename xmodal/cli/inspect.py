@@ -67,19 +67,22 @@ def verify(run: Annotated[Path, typer.Argument(help="RUN folder.")]) -> None:
 
 def export(
     run: Annotated[Path, typer.Argument(help="RUN folder.")],
-    out: Annotated[Path, typer.Option(help="File to write: .ply, or .splat of a run over splats.")],
+    out: Annotated[
+        Path, typer.Option(help="File to write: .ply; .splat of splats; .onnx of recordings.")
+    ],
     source: Annotated[
-        str, typer.Option(help="Features whose colours are shown: lifted, student, or a head.")
-    ] = "lifted",
+        str | None,
+        typer.Option(help="Features whose colours are shown, or the student to write."),
+    ] = None,
 ) -> None:
-    """Write a run's cloud with its features as colours (three principal components).
+    """Write a run's cloud with its features as colours, or a student of recordings as ONNX.
 
     For example:
 
         xmodal export RUN --out features.ply
 
-        xmodal export RUN --source student --out student.ply
+        xmodal export RUN --source motion --out motion.onnx
     """
-    from xmodal.runs.export import export_ply
+    from xmodal.runs.export import export_run
 
-    print(export_ply(run, out, source))
+    print(export_run(run, out, source))

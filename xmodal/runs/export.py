@@ -13,11 +13,28 @@ from lifting.gaussians.harmonics import sh_from_rgb
 from xmodal.errors import UsageError
 from xmodal.ply import write_points
 from xmodal.runs.opened import open_run
+from xmodal.runs.recorded.material import is_recorded
 from xmodal.splat_files import write_dot_splat, write_splats
-from xmodal.store import Features
+from xmodal.store import Features, Run
 
 # Enough rows for three stable components; more only costs time.
 _PCA_ROWS = 20_000
+
+
+def export_run(path: Path, out: Path, source: str | None) -> str:
+    """Write what a run is good for outside: a coloured cloud, or a student of recordings as ONNX.
+
+    Args:
+        path: The run.
+        out: The file; its ending says what it is.
+        source: Features whose colours are shown, `lifted` if None; of a run over recordings the
+            student, the only one if None.
+    """
+    if is_recorded(Run(path)):
+        from xmodal.runs.recorded.export import export_student
+
+        return export_student(path, out, source)
+    return export_ply(path, out, source or "lifted")
 
 
 def export_ply(path: Path, out: Path, source: str) -> str:

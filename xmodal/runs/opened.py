@@ -15,6 +15,7 @@ from xmodal.errors import UsageError
 from xmodal.ply import read_points
 from xmodal.query import Scores, ensemble, text_relevancy
 from xmodal.render import PointRenderer
+from xmodal.runs.recorded.material import is_recorded
 from xmodal.runs.settings import open_run_scene, teacher_edge, text_teacher
 from xmodal.splat_files import read_splats
 from xmodal.splat_render import SplatRenderer
@@ -162,7 +163,15 @@ def open_run(path: Path) -> OpenedRun:
     Raises:
         DataError: If it is not one.
         ConfigError: If its run file was damaged.
+        UsageError: If it is one over recordings, which have no points.
     """
     run = Run(path)
     run.manifest()
+    if is_recorded(run):
+        raise UsageError(
+            str(path),
+            wanted="a run over scenes, with points or splats",
+            got="a run over recordings",
+            fix="use train, eval, query, apply, export or verify with it",
+        )
     return OpenedRun(run, load_run(run.runfile))

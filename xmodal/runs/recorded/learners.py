@@ -182,7 +182,8 @@ def answered(spec: RunFile, learners: ClipLearners, made: Mapping[str, Rows]) ->
         for edge, loss in zip(spec.graph.losses(), learners.losses, strict=True):
             if edge.target != name or not projects(edge.op) or loss.net is None:
                 continue
-            if getattr(edge.op, "project", "none") == "none":
+            pruned = isinstance(loss.net, PrunedHead)
+            if getattr(edge.op, "project", "none") == "none" and not pruned:
                 continue  # what the loss keeps is no way to its teacher's space
             space = spec.graph.space(loss.teacher) or "raw"
             head: Any = loss.net.in_teacher_space if isinstance(loss.net, Head) else loss.net
