@@ -327,8 +327,9 @@ _NOTES = (
     "`s to lift` begins with depth maps and the teacher's cached maps, and for fields ends with "
     "the sets of all patches, beside the mean. Bytes are of rows in half precision; decoders of "
     "fields are 0.05 MB (feature_3dgs) and 0.4 MB (m3) more for the whole scene. `warped` moves "
-    "the map of the nearest lifted view by depth, and takes the constant where that view does not "
-    "see the place.",
+    "the map of the nearest lifted view, half a second away, by depth, and takes the constant "
+    "where that view does not see the place: no average over views, so what changes with the view "
+    "is nearly right, and nothing is kept of the room.",
     "langsplat and gaussiangrasper are not here: they learn masks' probabilities, at one size of "
     "mask or at single pixels, so their targets are not the rows that these are compared with.",
     "Clicks are as in the main job on this room: what DINO sees at the middle of the boxes of the "
