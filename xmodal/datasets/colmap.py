@@ -246,7 +246,7 @@ def _frame(image: ColmapImage, name: str, path: Path, cameras: Mapping[int, Colm
     pose = to_pose(np.linalg.inv(T_cam_world), image.where)
     header = read_header(path)
     as_stored = not _is_turned(camera, header)
-    hw = header.hw if as_stored else header.hw[::-1]
+    hw = header.hw if as_stored else _swapped(header.hw)
     lens = _lens(camera, hw, image.where)
     return Frame(
         name=name,
@@ -264,8 +264,12 @@ def _is_turned(camera: ColmapCamera, header: ImageHeader) -> bool:
     return (
         header.orientation in _QUARTER_TURNS
         and not _fits(camera, header.hw)
-        and _fits(camera, header.hw[::-1])
+        and _fits(camera, _swapped(header.hw))
     )
+
+
+def _swapped(hw: tuple[int, int]) -> tuple[int, int]:
+    return hw[1], hw[0]
 
 
 def _fits(camera: ColmapCamera, hw: tuple[int, int]) -> bool:
