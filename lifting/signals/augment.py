@@ -1,7 +1,7 @@
 """Random changes of motion and sound that leave their meaning as it is.
 
-Motion is `[B, C, N]`: recordings, channels, time, as networks take it. Each recording gets its own change. All
-randomness comes from the generator, so a run can be repeated.
+Motion is `[B, C, N]`: recordings, channels, time, as networks take it. Each recording gets its own
+change. All randomness comes from the generator, so a run can be repeated.
 """
 
 from __future__ import annotations

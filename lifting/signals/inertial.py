@@ -72,7 +72,7 @@ def gravity_direction(accel: Float[Tensor, "N 3"]) -> Float[Tensor, " 3"]:
     length = torch.linalg.vector_norm(mean)
     usual = torch.linalg.vector_norm(accel, dim=1).mean()
     # Means of random directions are about 1/sqrt(N) long.
-    if not float(length) > 1e-3 * float(usual):
+    if not float(length.detach()) > 1e-3 * float(usual.detach()):
         raise ValueError("accelerations cancel out: gravity has been taken out of them")
     return mean / length
 
@@ -81,7 +81,7 @@ def gravity_rotation(accel: Float[Tensor, "N 3"]) -> Float[Tensor, "3 3"]:
     """The smallest rotation that turns mean gravity to +z; see `gravity_direction`."""
     up = gravity_direction(accel)
     x, y, z = up.unbind()
-    if float(z) < -1 + 1e-6:  # upside down: half a turn about x
+    if float(z.detach()) < -1 + 1e-6:  # upside down: half a turn about x
         return torch.diag(accel.new_tensor([1.0, -1.0, -1.0]))
     share = 1 / (1 + z)
     return torch.stack(
@@ -112,7 +112,7 @@ def magnitudes(accel: Float[Tensor, "N 3"], gyro: Float[Tensor, "N 3"]) -> Float
 
 def _unit_of(length: float) -> str:
     """What a median length of acceleration looks like."""
-    for unit, gravity in (("g", 1.0), ("mg", 1000.0), ("cm/s^2", 100 * GRAVITY_MPS2)):
+    for unit, gravity in (("g", 1.0), ("mg or cm/s^2", 1000.0)):
         if _GRAVITY_RANGE[0] * gravity <= length <= _GRAVITY_RANGE[1] * gravity:
             return f"these are {unit}"
     if length < _GRAVITY_RANGE[0]:

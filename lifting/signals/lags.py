@@ -144,11 +144,12 @@ def _lags(num_a: int, num_b: int, rate_hz: float, max_lag_s: float, around_s: fl
 
 def _checked(stream: Tensor, name: str) -> Tensor:
     """A stream as double [N, C] around zero."""
-    columns = stream.detach().double().reshape(len(stream), -1)
+    columns = stream.detach().double()
+    columns = columns[:, None] if columns.ndim == 1 else columns.flatten(1)
     if not bool(columns.isfinite().all()):
         raise ValueError(f"stream {name} must be finite, got NaN or infinity")
-    centred = columns - columns.mean(0)
-    if not columns.numel() or not bool((centred.abs().amax(0) > 0).any()):
+    centred = columns - columns.mean(0) if columns.numel() else columns
+    if not bool((centred != 0).any()):
         raise ValueError(f"stream {name} does not vary, so it has no lag")
     return centred / centred.square().mean().sqrt()
 

@@ -54,6 +54,11 @@ def stft(
     window_samples = n_fft if window_samples is None else window_samples
     _check_frames(n_fft, hop, window_samples)
     frames = _frames(amplitudes, window_samples, hop, centre)
+    if not frames.numel():
+        spectrum = torch.zeros(
+            *frames.shape[:-1], n_fft // 2 + 1, dtype=frames.dtype, device=frames.device
+        )
+        return torch.complex(spectrum, spectrum).transpose(-1, -2)
     window = _hann(window_samples, amplitudes.dtype, amplitudes.device)
     return torch.fft.rfft(frames * window, n=n_fft).transpose(-1, -2)
 
