@@ -271,7 +271,8 @@ class Video:
 class Grids:
     """One dense map for each sample: a depth panorama, classes of its pixels, a floor plan.
 
-    Rows are the cells of all samples, row-major over `grid_hw` within a sample.
+    Rows are the cells of all samples, row-major over `grid_hw` within a sample. `maps` are what the
+    layers of a student's network gave on the way, one map a sample, for losses that ask for them.
     """
 
     rows: Float[Tensor, "M C"]
@@ -279,6 +280,7 @@ class Grids:
     weight: Float[Tensor, " M"]
     grid_hw: tuple[int, int]
     offsets: Int[Tensor, " B1"]
+    maps: tuple[Float[Tensor, "B _ ..."], ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

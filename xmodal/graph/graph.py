@@ -167,6 +167,7 @@ class Graph:
             }
             if edge.verb == "distill":
                 offers["teacher_channels"] = self.nodes[edge.sources[0]].channels
+                offers["student"] = nets.get(edge.target)
             net = _build(edge.op, offers)
             if net is not None:
                 nets[edge.target if edge.verb == "encode" else edge.key] = net

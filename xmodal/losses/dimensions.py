@@ -40,6 +40,7 @@ class SharedDimensions(nn.Module):
             raise ValueError(msg)
         self.channels, self.keep = channels, keep
         self.register_buffer("dimensions", torch.arange(keep))
+        self.register_buffer("length", torch.ones(()))
         self.register_buffer("chosen", torch.zeros((), dtype=torch.bool))
 
     def start_from(
@@ -52,13 +53,15 @@ class SharedDimensions(nn.Module):
         if bool(cast("Tensor", self.chosen)):
             return
         rows = rows.detach() if valid is None else rows.detach()[valid]
-        unit = direction(rows[torch.isfinite(rows).all(dim=1)])
+        rows = rows[torch.isfinite(rows).all(dim=1)]
+        unit = direction(rows)
         importance = unit.square().sum(dim=0)
         if not float(importance.sum()) > 0:
             return
         # Sorted, so that equal rows of two runs stand in one order; ties go to the first.
         best = torch.sort(importance, descending=True, stable=True).indices[: self.keep]
         cast("Tensor", self.dimensions).copy_(best.sort().values)
+        cast("Tensor", self.length).copy_(rows[:, best].norm(dim=1).mean())
         cast("Tensor", self.chosen).fill_(True)
 
     @property
@@ -71,6 +74,7 @@ class SharedDimensions(nn.Module):
         return rows[:, self.kept]
 
     def restore(self, rows: Float[Tensor, "M K"]) -> Float[Tensor, "M C"]:
-        """Rows in all dimensions; 0 in those that were left out."""
+        """Rows in all dimensions, as long as the teacher's are; 0 in those that were left out."""
         whole = rows.new_zeros(len(rows), self.channels)
-        return whole.index_copy(1, self.kept, rows)
+        scaled = direction(rows) * cast("Tensor", self.length).to(rows)
+        return whole.index_copy(1, self.kept, scaled)

@@ -22,6 +22,7 @@ from xmodal.train.data import Distill
 from xmodal.train.forward import uses_bf16
 from xmodal.train.options import Average, TrainOptions
 from xmodal.train.phases import Learner, Phase, with_sources
+from xmodal.train.pooling import rows_and_maps
 from xmodal.train.task import Memory, Place, head_of
 from xmodal.values import Embedding, Grids
 
@@ -143,6 +144,7 @@ class ClipTask:
         self.bf16 = uses_bf16(options)
         self._check()
         self._has = {name: self._presence(name) for name in students}
+        self._mapped = {e.student for e in losses if getattr(e.op, "needs_maps", False)}
         self._candidates = np.zeros(0, dtype=np.int64)
         self._share: NDArray[np.float64] | None = None
 
@@ -275,6 +277,10 @@ class ClipTask:
         if vary is not None and len(inputs):
             inputs = student.op.vary(inputs, vary)
         offsets = torch.cat([torch.zeros(1, dtype=torch.int64), has.cumsum(0)])
+        if name in self._mapped:
+            with self._precision():
+                given = rows_and_maps(net, inputs.to(device), has.to(device))
+            return replace(given, rows=given.rows.float())
         with self._precision():
             given = rows_of_clips(net, Clips(inputs, offsets))
         return replace(given, rows=given.rows.float(), offsets=given.offsets.cpu())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -43,6 +44,24 @@ def scattered(rows: Tensor, has: Bool[Tensor, " B"], net: Any) -> Embedding | Gr
         grid_hw=tuple(net.grid_hw),
         offsets=torch.arange(len(has) + 1) * cells,
     )
+
+
+def rows_and_maps(net: Any, inputs: Float[Tensor, "B ..."], has: Bool[Tensor, " N"]) -> Grids:
+    """Dense maps of windows, with the maps of the network's layers; zeros where there is no window.
+
+    Args:
+        net: A network with dense maps inside, such as `GridDecoder`.
+        inputs: One window of each recording that has any.
+        has: Which recordings those are.
+    """
+    seen = net.see(inputs)
+    found = scattered(net.decode(seen.maps[-1]), has, net)
+    place = has.nonzero().squeeze(1)
+    maps = tuple(
+        one.new_zeros(len(has), *one.shape[1:]).index_copy(0, place, one) for one in seen.maps
+    )
+    assert isinstance(found, Grids), "a network with dense maps gives cells"
+    return replace(found, maps=maps)
 
 
 def _cells(net: Any) -> int | None:

@@ -12,6 +12,7 @@ import torch
 from detectors.spaces import to_space
 from xmodal.config.runfile import RunFile, load_run
 from xmodal.edges.distill.head import Head
+from xmodal.edges.distill.pruned import PrunedHead
 from xmodal.edges.encode.clip_student import rows_of_clips
 from xmodal.errors import CheckpointError, DataError
 from xmodal.graph.parts import projects
