@@ -21,7 +21,8 @@ What the graph looks for on an op, beside `__call__`:
   (the width of the target node), `space` (`unit`, `simplex`, `raw` or None: what the teachers of
   this student give), `num_rows` (points or splats of a run's one scene, None where there are
   several), `source_channels` (the widths of the edge's sources, in order) and, in `distill`,
-  `teacher_channels` and `student`, the student's module. It may return None when the fields say that there is nothing to learn.
+  `teacher_channels` and `student`, the student's module. It may return None when the fields say
+  that there is nothing to learn.
 - `channels -> int | None` and `space -> str | None` (class variable, property or field): what the
   op gives, known without loading anything; None when only the weights can tell.
 - `text_side() -> Teacher`: of a lift whose rows are no longer the teacher's, whoever understands

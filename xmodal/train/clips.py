@@ -277,7 +277,7 @@ class ClipTask:
         if vary is not None and len(inputs):
             inputs = student.op.vary(inputs, vary)
         offsets = torch.cat([torch.zeros(1, dtype=torch.int64), has.cumsum(0)])
-        if name in self._mapped:
+        if name in self._mapped and len(inputs):
             with self._precision():
                 given = rows_and_maps(net, inputs.to(device), has.to(device))
             return replace(given, rows=given.rows.float())
