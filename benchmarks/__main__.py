@@ -20,6 +20,7 @@ NAMES = (
     "query",
     "splat_codes",
     "loss",
+    "queue_loss",
     "sparse_conv",
     "splat_render",
     "splat_lift",

@@ -86,6 +86,11 @@ _TIMED: dict[str, tuple[str, str]] = {
     ),
     "loss_fp16": ("the same, teacher in half precision", "the same, brought to float32"),
     "loss_kl": ("KL loss, 50k x 1000, forward and backward", "`kl_div(student.log(), teacher)`"),
+    "queue_loss": (
+        "likeness of 64 rows to a queue of 16,384, 128-d, forward and backward",
+        "`kl_div` of two soft-maxes",
+    ),
+    "queue_loss_long": ("the same, a queue of 65,536", "the same"),
     "sparse_conv": (
         "sub-manifold convolution, 58k voxels, 32 to 32 channels, 3x3x3, from cells to rows",
         "spconv on one thread",

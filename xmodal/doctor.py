@@ -18,6 +18,7 @@ _EXTRAS = {
     "embedded": ("timm", "torchvision", "tokenizers", "mobilesam-mirror",
                  "efficientnet-lite-pytorch", "onnx", "onnxruntime", "mujoco", "matplotlib"),
     "teachers": ("open_clip_torch", "timm", "torchvision", "segment-anything"),
+    "audio": ("soundfile", "av", "ai-edge-litert"),
     "scatter": ("torch-scatter",),
     "cuda": ("gsplat", "spconv-cu126", "triton"),
     "open3d": ("open3d-cpu",),
@@ -96,6 +97,7 @@ def _backends() -> list[Finding]:
 def _weights() -> list[Finding]:
     from xmodal.errors import XmodalError
     from xmodal.teachers.weights import PACKAGED_FILES
+    from xmodal.teachers.yamnet_files import CLASS_MAP, NETWORK
 
     found: list[Finding] = []
     for file in PACKAGED_FILES:
@@ -106,6 +108,14 @@ def _weights() -> list[Finding]:
             found.append(Finding(topic, error.got, error.fix))
         else:
             found.append(Finding(topic, f"{file.package} {file.version}, sha256 as tested"))
+    for local in (NETWORK, CLASS_MAP):
+        topic = f"weights {local.name}"
+        try:
+            path = local.locate()
+        except XmodalError as error:
+            found.append(Finding(topic, error.got, error.fix))
+        else:
+            found.append(Finding(topic, f"{path.parent}, sha256 as tested"))
     return found
 
 

@@ -18,7 +18,8 @@ from xmodal.teachers.audioset_text import class_names
 from xmodal.teachers.litert import LiteRtNetwork
 from xmodal.teachers.local_weights import LocalFile, weight_folders
 from xmodal.teachers.recordings import RecordingTeacher
-from xmodal.teachers.yamnet import CLASS_MAP, NETWORK, YamnetTeacher
+from xmodal.teachers.yamnet import YamnetTeacher
+from xmodal.teachers.yamnet_files import CLASS_MAP, NETWORK
 from xmodal.values import Audio
 
 DATA = os.environ.get("XMODAL_DATA")

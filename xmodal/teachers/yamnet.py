@@ -27,29 +27,15 @@ from lifting.signals.spectra import YAMNET
 from xmodal.errors import DataError
 from xmodal.teachers.audioset_text import NUM_CLASSES, TEMPERATURE, AudioSetText, class_names
 from xmodal.teachers.litert import LiteRtNetwork, Tap
-from xmodal.teachers.local_weights import LocalFile
 from xmodal.teachers.minilm import MiniLm
 from xmodal.teachers.recordings import mean_rows
 from xmodal.teachers.teacher import Space, check_texts
+from xmodal.teachers.yamnet_files import CLASS_MAP, NETWORK
 from xmodal.values import Audio, Embedding
 
 Output = Literal["embedding", "classes"]
 NUM_FEATURES = 1024
 PATCH_FRAMES, HOP_FRAMES = 96, 48
-NETWORK = LocalFile(
-    folder="yamnet",
-    name="yamnet_spectra_in.tflite",
-    sha256="0a266465c46718f3fcc4137366be82882a8c93bfcc4f0278581a11d11dddcdf9",
-    source="google-coral/coralmicro, models",
-    licence="Apache-2.0",
-)
-CLASS_MAP = LocalFile(
-    folder="yamnet",
-    name="yamnet_class_map.csv",
-    sha256="cdf24d193e196d9e95912a2667051ae203e92a2ba09449218ccb40ef787c6df2",
-    source="tensorflow/models, research/audioset/yamnet",
-    licence="CC BY 4.0",
-)
 # Raise when the code changes what comes out for the same settings.
 _REVISION = 1
 
