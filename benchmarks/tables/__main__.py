@@ -24,6 +24,8 @@ NAMES = (
     "splat_recovery",
     "splat_systems",
     "splat_fields",
+    "motion",
+    "sound",
 )
 _WORK = Path("data/results-cache")
 
