@@ -86,6 +86,34 @@ def test_noise_and_swaps_cost(made: Path, tmp_path: Path) -> None:
     assert accuracy(tmp_path / "noisy", "probe") <= clean
 
 
+def test_robustness_tries_every_stream(made: Path, tmp_path: Path) -> None:
+    eval_run(EvalRequest(run=made / "run", out=tmp_path, task="robustness"))
+    lines = (tmp_path / "robustness.csv").read_text().splitlines()[1:]
+    assert {line.split(",")[0] for line in lines} == {
+        "as recorded", "imu with noise 0.5", "imu with noise 1", "imu of another recording",
+    }  # fmt: skip
+    assert {line.split(",")[1] for line in lines} == {"classification", "probe"}
+
+
+def test_recordings_to_train_on_may_lack_a_stream(tmp_path: Path, synthetic: ModuleType) -> None:
+    synthetic.write_motions(tmp_path / "data", groups=2, each=2)
+    for path in sorted((tmp_path / "data").glob("*_imu.npz")):
+        synthetic.write_tone(path.with_name(path.name.replace("_imu.npz", ".wav")), 0, 0)
+    file = synthetic.write_run(tmp_path / "run.yaml", tmp_path / "data", steps=2)
+    text = file.read_text()
+    file.write_text(text.replace("format: clips", "format: clips, lacking: {imu: 0.5}"))
+    train_run(TrainRequest(runfile=file, out=tmp_path / "run"), silent)
+    table = (tmp_path / "run" / "recordings.csv").read_text().splitlines()
+    names = [line.split(",")[0] for line in table][1:]
+    valid = read_samples(Run(tmp_path / "run"), "motion").valid.tolist()
+    has = dict(zip(names, valid, strict=True))
+    assert all(has[name] for name in names if "_g0_" in name)
+    assert sum(has[name] for name in names if "_g1_" in name) == 3
+    file.write_text(text.replace("format: clips", "format: clips, lacking: {depth: 0.5}"))
+    with pytest.raises(ConfigError):
+        load_run(file)
+
+
 def test_students_look_at_other_recordings(
     made: Path, tmp_path: Path, synthetic: ModuleType
 ) -> None:
@@ -192,6 +220,7 @@ def test_batches_of_recordings_have_no_effect_on_scenes(tmp_path: Path) -> None:
         ({"task": "zero_shot"}, "understands words"),
         ({"task": "retrieval"}, "rows like those of its teacher"),
         ({"names": ("a",)}, "--names"),
+        ({"task": "robustness", "missing": ("imu",)}, "tries them all"),
         ({"missing": ("imu",)}, "nothing else"),
         ({"missing": ("smell",)}, "one of audio"),
         ({"noise": ("imu",)}, "KIND=SHARE"),

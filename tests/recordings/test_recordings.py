@@ -238,15 +238,26 @@ def test_swapped_streams_are_of_others(synthetic: ModuleType) -> None:
 
 
 def test_missing_streams_are_gone(synthetic: ModuleType) -> None:
-    found = disturbed(synthetic.recordings(groups=1), Disturbance(missing=("imu",)))
+    found = disturbed(synthetic.recordings(groups=1), Disturbance(missing={"imu": 1.0}))
     assert found.kinds == ("skeleton", "labels")
+
+
+def test_a_part_of_some_recordings_lacks_a_stream(synthetic: ModuleType) -> None:
+    whole = synthetic.recordings(groups=4)
+    half = Disturbance(missing={"imu": 0.5, "skeleton": 0.5})
+    found = disturbed(whole, half, places=range(12))
+    has = [(("imu" in item.streams), ("skeleton" in item.streams)) for item in found.items]
+    assert has[12:] == [(True, True)] * 12
+    assert sum(not imu for imu, _ in has) == 6
+    assert sum(not body for _, body in has) == 6
+    assert (False, False) not in has
 
 
 @pytest.mark.parametrize(
     ("disturbance", "match"),
     [
-        (Disturbance(missing=("audio",)), "streams among imu"),
-        (Disturbance(missing=("imu", "skeleton")), "at least one stream"),
+        (Disturbance(missing={"audio": 1.0}), "streams among imu"),
+        (Disturbance(missing={"imu": 1.0, "skeleton": 1.0}), "at least one stream"),
     ],
 )
 def test_disturbances_of_nothing_are_refused(

@@ -22,6 +22,7 @@ Count = Annotated[int, Gt(0)]
 Amount = Annotated[float, Ge(0)]
 Share = Annotated[float, Ge(0), Le(1)]
 Names = tuple[str, ...]
+StreamKind = Literal["audio", "imu", "skeleton", "video", "grids"]
 
 # What each kind of dataset brings; a graph may use less.
 SENSORS_OF: Mapping[Format, tuple[Kind, ...]] = MappingProxyType(
@@ -56,6 +57,11 @@ class Data:
         max_side_px: Make pictures smaller by averaging, so that no side is longer; null leaves them
             as they are. Depth stays as it is.
         label_set: Classes of the point labels; those of each scene if null.
+        film_every_s: Of films in recordings, frames at least so far apart are kept, seconds; 0 for
+            all.
+        lacking: Streams that a share of the recordings to train on is to lack: `{imu: 0.3}`. What
+            recordings to test on lack is said to `eval`.
+        noisy: Noise in recordings to train on, by stream, in units of the stream's own spread.
     """
 
     scene: Annotated[str, Len(1)] | Annotated[tuple[Annotated[str, Len(1)], ...], Len(1)]
@@ -64,6 +70,9 @@ class Data:
     max_frames: Count | None = None
     max_side_px: Count | None = None
     label_set: LabelSet | None = None
+    film_every_s: Amount = 0.2
+    lacking: Mapping[StreamKind, Share] = field(default_factory=dict[StreamKind, float])
+    noisy: Mapping[StreamKind, Amount] = field(default_factory=dict[StreamKind, float])
 
     @property
     def scenes(self) -> tuple[Path, ...]:

@@ -190,6 +190,11 @@ def _check(run: RunFile, graph: Graph | None, document: Document, problems: list
     else:
         _check_splits(run, note)
         _check_unused(run, OF_RECORDINGS, "scenes", note)
+        default = Data(scene="x")
+        for key in ("film_every_s", "lacking", "noisy"):
+            if getattr(run.data, key) != getattr(default, key):
+                wanted = f"no `{key}`: it has no effect on scenes"
+                note(("data", key), wanted, str(getattr(run.data, key)), "remove it")
     if graph is not None:
         _check_sensors(run, graph, note)
         _check_stages(run, graph, note)
@@ -230,10 +235,21 @@ def _check_recordings(run: RunFile, note: Any) -> None:
         if task not in RECORDING_TASKS:
             fix = suggest(task, RECORDING_TASKS, "name one of them")
             note(("evaluation", "tasks", index), one_of(RECORDING_TASKS), f"`{task}`", fix)
+    _check_streams(run, note)
+
+
+def _check_streams(run: RunFile, note: Any) -> None:
     default = Data(scene="x")
-    for key in ("voxel_m", "max_frames", "max_side_px", "label_set"):
+    films = ("max_side_px", "film_every_s") if run.data.format != "clips" else ()
+    for key in ("voxel_m", "max_frames", "label_set", *films):
         if getattr(run.data, key) != getattr(default, key):
-            note(("data", key), f"no `{key}`: it has no effect on recordings", "one", "remove it")
+            where = "without films" if key in films else "on recordings"
+            note(("data", key), f"no `{key}`: it has no effect {where}", "one", "remove it")
+    for key in ("lacking", "noisy"):
+        for kind in getattr(run.data, key):
+            if kind not in SENSORS_OF[run.data.format]:
+                wanted = one_of([k for k in SENSORS_OF[run.data.format] if k != "labels"])
+                note(("data", key), wanted, f"`{kind}`", "name a stream of the data")
 
 
 def _check_unused(run: RunFile, keys: Sequence[str], samples: str, note: Any) -> None:

@@ -26,8 +26,15 @@ _SUFFIXES: tuple[Kind, ...] = ("audio", "imu", "skeleton", "video")
 _TABLE = "labels.csv"
 
 
-def open_clips(folder: Path) -> Recordings:
+def open_clips(
+    folder: Path, *, film_every_s: float = 0.0, max_side_px: int | None = None
+) -> Recordings:
     """The recordings of a folder, by the stems of its files.
+
+    Args:
+        folder: Where they lie.
+        film_every_s: Frames of films that are nearer than this are left out; 0 keeps all.
+        max_side_px: Frames are made smaller, so that no side is longer.
 
     Raises:
         DataError: If there are none, one has two files for a stream, or the table does not fit.
@@ -55,7 +62,8 @@ def open_clips(folder: Path) -> Recordings:
             fix="check the path and the names of the files",
         )
     told = _table(folder / _TABLE, found)
-    items = [_recording(name, paths, told.get(name, {})) for name, paths in found.items()]
+    frames = partial(_read_film, every_s=film_every_s or None, max_side=max_side_px)
+    items = [_recording(n, paths, told.get(n, {}), frames) for n, paths in found.items()]
     classes = tuple(sorted({item.label for item in items if item.label is not None}))
     return Recordings(name=folder.name, items=tuple(items), classes=classes)
 
@@ -97,11 +105,18 @@ def _table(path: Path, found: Mapping[str, object]) -> dict[str, dict[str, str]]
     return {row["name"]: {k: v for k, v in row.items() if v} for row in rows}
 
 
-def _recording(name: str, paths: Mapping[Kind, Path], told: Mapping[str, str]) -> Recording:
+def _recording(
+    name: str,
+    paths: Mapping[Kind, Path],
+    told: Mapping[str, str],
+    frames: Callable[[Path], Stream],
+) -> Recording:
     streams: dict[Kind, Callable[[], Stream]] = {
-        kind: partial(_read, kind, path) for kind, path in paths.items()
+        kind: partial(_read, kind, path) for kind, path in paths.items() if kind != "video"
     }
     film = paths.get("video")
+    if film is not None:
+        streams["video"] = partial(frames, film)
     if film is not None and "audio" not in paths and _has_sound(film):
         streams["audio"] = partial(_read, "audio", film)
     return Recording(
@@ -130,10 +145,12 @@ def _read(kind: Kind, path: Path) -> Stream:
         from xmodal.recordings.imu_files import read_imu
 
         return read_imu(path)
-    if kind == "skeleton":
-        from xmodal.recordings.skeleton_files import read_skeleton
+    from xmodal.recordings.skeleton_files import read_skeleton
 
-        return read_skeleton(path)
+    return read_skeleton(path)
+
+
+def _read_film(path: Path, *, every_s: float | None, max_side: int | None) -> Stream:
     from xmodal.recordings.video_files import read_video
 
-    return read_video(path)
+    return read_video(path, every_s=every_s, max_side=max_side)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -22,13 +22,13 @@ class Disturbance:
     """What is done to streams.
 
     Attributes:
-        missing: Kinds that are taken away.
+        missing: Share of the recordings that a kind is taken away from, by kind.
         noise: Standard deviation of added noise by kind, in units of the stream's own spread.
         swapped: Kinds that come from another recording of the same set.
         seed: Of noise and swaps.
     """
 
-    missing: tuple[Kind, ...] = ()
+    missing: Mapping[Kind, float] = field(default_factory=dict[Kind, float])
     noise: Mapping[Kind, float] = field(default_factory=dict[Kind, float])
     swapped: tuple[Kind, ...] = ()
     seed: int = 0
@@ -37,14 +37,26 @@ class Disturbance:
         return bool(self.missing or self.noise or self.swapped)
 
     def __str__(self) -> str:
-        parts = [f"without {kind}" for kind in self.missing]
+        parts = [
+            f"without {kind}" + (f" in {share:.0%}" if share < 1 else "")
+            for kind, share in self.missing.items()
+        ]
         parts += [f"{kind} with noise {share:g}" for kind, share in self.noise.items()]
         parts += [f"{kind} of another recording" for kind in self.swapped]
         return ", ".join(parts)
 
 
-def disturbed(recordings: Recordings, disturbance: Disturbance) -> Recordings:
+def disturbed(
+    recordings: Recordings, disturbance: Disturbance, places: Sequence[int] | None = None
+) -> Recordings:
     """The recordings as a disturbance leaves them; streams are still read when asked for.
+
+    Where a kind is taken from a part of the recordings, those that would have nothing left keep it.
+
+    Args:
+        recordings: The recordings.
+        disturbance: What is done to them.
+        places: Only to these; all if None.
 
     Raises:
         UsageError: If a kind is named that they do not have, or nothing would be left.
@@ -61,7 +73,13 @@ def disturbed(recordings: Recordings, disturbance: Disturbance) -> Recordings:
     # A cyclic shift of a random order: nobody keeps his own, where there are two or more.
     other = dict(zip(order.tolist(), np.roll(order, 1).tolist(), strict=True))
     items: list[Recording] = []
+    chosen = range(len(recordings)) if places is None else places
+    lost = _lost(recordings, disturbance, chosen)
+    touched = set(chosen)
     for index, item in enumerate(recordings.items):
+        if index not in touched:
+            items.append(item)
+            continue
         streams: dict[Kind, Callable[[], Stream]] = dict(item.streams)
         theirs = recordings.items[other[index]].streams
         for kind in disturbance.swapped:
@@ -71,7 +89,7 @@ def disturbed(recordings: Recordings, disturbance: Disturbance) -> Recordings:
             if kind in streams:
                 seed = [disturbance.seed, index, STREAMS.index(kind)]
                 streams[kind] = partial(_noisy, streams[kind], share, seed)
-        for kind in disturbance.missing:
+        for kind in lost.get(index, ()):
             streams.pop(kind, None)
         items.append(replace(item, streams=streams))
     if empty := [item.name for item in items if not item.streams]:
@@ -82,6 +100,23 @@ def disturbed(recordings: Recordings, disturbance: Disturbance) -> Recordings:
             fix="take away streams of recordings that have others too",
         )
     return replace(recordings, items=tuple(items))
+
+
+def _lost(
+    recordings: Recordings, disturbance: Disturbance, places: Sequence[int]
+) -> dict[int, list[Kind]]:
+    """Kinds that recordings lose, by number."""
+    lost: dict[int, list[Kind]] = {}
+    for kind, share in disturbance.missing.items():
+        having = [i for i in places if kind in recordings.items[i].streams]
+        rng = np.random.default_rng([disturbance.seed, STREAMS.index(kind)])
+        wanted = round(share * len(having))
+        if share < 1:
+            gone = {i: {kind, *lost.get(i, ())} for i in having}
+            having = [i for i in having if recordings.items[i].streams.keys() - gone[i]]
+        for index in rng.permutation(having)[:wanted].tolist():
+            lost.setdefault(int(index), []).append(kind)
+    return lost
 
 
 def _noisy(read: Callable[[], Stream], share: float, seed: list[int]) -> Stream:

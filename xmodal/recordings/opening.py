@@ -12,17 +12,18 @@ from xmodal.recordings.recording import Recordings
 from xmodal.recordings.sound_folders import open_sound_folders
 from xmodal.recordings.utd_mhad import open_utd_mhad
 
-_OPENERS: Mapping[str, Callable[[Path], Recordings]] = MappingProxyType(
+_OPENERS: Mapping[str, Callable[..., Recordings]] = MappingProxyType(
     {"utd_mhad": open_utd_mhad, "sound_folders": open_sound_folders, "clips": open_clips}
 )
 
 
-def open_recordings(folder: Path | str, format: str) -> Recordings:
+def open_recordings(folder: Path | str, format: str, **settings: float | None) -> Recordings:
     """Open a data set; streams are read when they are asked for.
 
     Args:
         folder: Where it lies.
         format: Its layout, as `data.format` of a run file names it.
+        **settings: Of `clips`: `film_every_s` and `max_side_px`, see `open_clips`.
 
     Raises:
         DataError: If the folder is not there, or does not hold what the format says.
@@ -42,4 +43,4 @@ def open_recordings(folder: Path | str, format: str) -> Recordings:
             got="a file" if folder.exists() else "no such folder",
             fix="check the path; paths start where the command is run",
         )
-    return _OPENERS[format](folder)
+    return _OPENERS[format](folder, **settings)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from xmodal.config.run_parts import RECORDING_TASKS
-from xmodal.errors import UsageError
+from xmodal.errors import DataError, UsageError
+from xmodal.evaluate.tables import Table
 from xmodal.graph.ports import Kind
 from xmodal.recordings.disturbing import Disturbance
 from xmodal.recordings.recording import STREAMS
@@ -18,6 +19,7 @@ from xmodal.runs.recorded.judged import (
     other_recordings,
     own_recordings,
 )
+from xmodal.runs.recorded.material import open_data
 from xmodal.runs.recorded.measure import (
     Tables,
     classification_tables,
@@ -26,6 +28,8 @@ from xmodal.runs.recorded.measure import (
     zero_shot_tables,
 )
 
+# Noise in units of a stream's spread that robustness is measured with.
+_NOISES = (0.5, 1.0)
 _MEASURES = {
     "classification": classification_tables,
     "probe": probe_tables,
@@ -44,6 +48,18 @@ def eval_recordings(request: EvalRequest, report: Reporter) -> str:
     _check(request)
     opened = open_recorded(request.run)
     disturbance = disturbance_of(request.missing, request.noise, request.swapped)
+    if request.task == "robustness":
+        if disturbance:
+            raise UsageError(
+                "--task robustness",
+                wanted="no --missing, --noise or --swapped: it tries them all",
+                got=str(disturbance),
+                fix="leave them out, or choose another task",
+            )
+        tables = _robustness(opened, request, report)
+        request.out.mkdir(parents=True, exist_ok=True)
+        tables["robustness"].write(request.out, "robustness")
+        return f"{tables['robustness'].text()}\n\nwrote csv and markdown to {request.out}"
     if request.data is None and not disturbance:
         judged = own_recordings(opened, request.split)
     else:
@@ -56,6 +72,38 @@ def eval_recordings(request: EvalRequest, report: Reporter) -> str:
             table.write(request.out, name)
         texts.append(tables[task].text())
     return "\n\n".join([*texts, f"wrote csv and markdown to {request.out}"])
+
+
+def _robustness(opened: OpenedRecorded, request: EvalRequest, report: Reporter) -> Tables:
+    """Accuracy with every stream taken away, made noisy, and swapped in turn."""
+    recordings = open_data(opened.spec.data)
+    kinds: list[Kind] = [kind for kind in recordings.kinds if kind in STREAMS]
+    cases = [Disturbance()]
+    cases += [Disturbance(missing={kind: 1.0}) for kind in kinds if len(kinds) > 1]
+    noisy: list[Kind] = [k for k in kinds if k in ("audio", "imu", "skeleton")]
+    cases += [Disturbance(noise={kind: share}) for kind in noisy for share in _NOISES]
+    cases += [Disturbance(swapped=(kind,)) for kind in kinds]
+    rows: list[tuple[str | float | int, ...]] = []
+    for case in cases:
+        judged = other_recordings(opened, request.data, request.split, case, report)
+        for task in ("classification", "probe"):
+            try:
+                tables: Tables = _MEASURES[task](opened, judged)
+            except DataError:
+                continue  # the run has nothing of this task
+            rows += [
+                (str(case) or "as recorded", task, *row[:5], row[8]) for row in tables[task].rows
+            ]
+    if not rows:
+        raise DataError(
+            str(opened.run.path),
+            wanted="a head of classes, or rows to probe",
+            got=f"rows of {', '.join(opened.sources)}",
+            fix="teach a student classes, or give it a width of its own",
+        )
+    columns = ("streams", "task", "source", "recordings", "accuracy", "low", "high", "mAP")
+    title = "robustness: streams taken away, with noise, and of another recording"
+    return {"robustness": Table(title, columns, tuple(rows))}
 
 
 def _tasks(opened: OpenedRecorded, judged: Judged, request: EvalRequest) -> Sequence[str]:
@@ -82,11 +130,11 @@ def _check(request: EvalRequest) -> None:
             got=f"{request.run}, which is a run over recordings",
             fix=f"leave {wrong} out",
         )
-    if request.task is not None and request.task not in RECORDING_TASKS:
+    if request.task not in (None, "robustness", *RECORDING_TASKS):
         raise UsageError(
             f"--task {request.task}",
-            wanted=f"one of {', '.join(RECORDING_TASKS)}, for a run over recordings",
-            got=request.task,
+            wanted=f"one of {', '.join(RECORDING_TASKS)}, robustness, for a run over recordings",
+            got=str(request.task),
             fix="choose another task, or leave it out",
         )
 
@@ -114,7 +162,7 @@ def disturbance_of(
                 fix="--noise imu=0.5",
             )
     return Disturbance(
-        missing=tuple(_kind("--missing", kind) for kind in missing),
+        missing={_kind("--missing", kind): 1.0 for kind in missing},
         noise=shares,
         swapped=tuple(_kind("--swapped", kind) for kind in swapped),
     )

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from xmodal.atomic import write_text
-from xmodal.config.run_parts import Data, Split, Splits
+from xmodal.config.run_parts import Data, Split, Splits, StreamKind
 from xmodal.config.runfile import RunFile
 from xmodal.errors import ConfigError, DataError
+from xmodal.graph.ports import Kind
+from xmodal.recordings.disturbing import Disturbance, disturbed
 from xmodal.recordings.opening import open_recordings
 from xmodal.recordings.recording import Recordings, together
 from xmodal.store import Run
@@ -69,7 +71,17 @@ def open_material(spec: RunFile) -> Material:
         )
     if not spec.splits.shared_groups:
         _check_groups(spec.name, recordings, splits)
+    given = Disturbance(
+        missing=_above_zero(spec.data.lacking), noise=_above_zero(spec.data.noisy), seed=spec.seed
+    )
+    if given:
+        train = [i for i, split in enumerate(splits) if split == "train"]
+        recordings = disturbed(recordings, given, train)
     return Material(recordings, splits)
+
+
+def _above_zero(shares: Mapping[StreamKind, float]) -> dict[Kind, float]:
+    return {kind: share for kind, share in shares.items() if share > 0}
 
 
 def open_data(data: Data) -> Recordings:
@@ -82,7 +94,10 @@ def open_data(data: Data) -> Recordings:
             got=f"none that matches {data.scene}",
             fix="check the path; paths start where the command is run",
         )
-    opened = [open_recordings(folder, data.format) for folder in folders]
+    films: dict[str, float | None] = {}
+    if data.format == "clips":
+        films = {"film_every_s": data.film_every_s, "max_side_px": data.max_side_px}
+    opened = [open_recordings(folder, data.format, **films) for folder in folders]
     return opened[0] if len(opened) == 1 else together("+".join(p.name for p in folders), opened)
 
 

@@ -13,6 +13,7 @@ import torch
 from torch.nn.functional import cosine_similarity
 
 from xmodal.atomic import write_text
+from xmodal.config.run_parts import Data
 from xmodal.config.runfile import RunFile
 from xmodal.errors import DataError, UsageError
 from xmodal.runs.frozen import Reporter, load_teachers, teacher_record
@@ -132,7 +133,18 @@ def made_from(
         "teachers": {n: t.fingerprint for n, t in teachers.items() if n in above},
         "format": 1,
         **({"labels_of": train} if sees else {}),
+        **_streams(spec, train),
     }
+
+
+def _streams(spec: RunFile, train: str) -> dict[str, Any]:
+    """How streams differ from their files."""
+    data, default = spec.data, Data(scene="x")
+    names = ("lacking", "noisy", "film_every_s", "max_side_px")
+    found = {n: getattr(data, n) for n in names if getattr(data, n) != getattr(default, n)}
+    if data.lacking or data.noisy:
+        found |= {"of": train, "seed": spec.seed}
+    return {"streams": found} if found else {}
 
 
 def frozen_info(
