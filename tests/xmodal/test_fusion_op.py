@@ -81,5 +81,5 @@ def test_bad_settings_are_refused() -> None:
         FusionOp(top=2)
     with pytest.raises(ValueError, match="top"):
         FusionOp(how="router", top=0)
-    with pytest.raises(ValueError, match="top"):
+    with pytest.raises(DataError, match="top: 3"):
         FusionOp(how="router", top=3).build(channels=5, source_channels=(6, 4))

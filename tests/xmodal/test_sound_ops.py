@@ -243,7 +243,8 @@ def test_other_microphones_are_refused() -> None:
     ("settings", "message"),
     [
         ({"window_s": 0.0}, "window_s"),
-        ({"hop_s": -1.0}, "hop_s"),
+        ({"hop_s": 0.0}, "hop_s"),
+        ({"frame_hop_s": 0.0}, "frame_hop_s"),
         ({"window_s": 0.01}, "longer than window_s"),
         ({"mics": 0}, "mics"),
         ({"phase": True}, "at least 2 for `phase`"),
@@ -266,3 +267,8 @@ def test_bad_settings_of_one_op_are_refused() -> None:
         AudioTransformer(patch=0)
     with pytest.raises(ValueError, match="levels"):
         GridDecoderOp(grid_hw=(4, 32))
+
+
+def test_more_bands_than_frequencies_are_refused() -> None:
+    with pytest.raises(DataError, match="mel filters fall between"):
+        AudioCnn(num_mels=300).build(channels=3)

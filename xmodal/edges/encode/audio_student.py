@@ -11,6 +11,7 @@ from xmodal.edges.encode.clip_student import (
     check_shares,
     clips_of,
     head_channels,
+    hop_of,
     refuse_non_finite,
     whole,
 )
@@ -75,7 +76,13 @@ class AudioStudentOp:
     mask_time: float = 0.1
 
     def __post_init__(self) -> None:
-        check_positive(window_s=self.window_s, hop_s=self.hop_s or self.window_s)
+        check_positive(
+            rate_hz=self.rate_hz,
+            window_s=self.window_s,
+            hop_s=hop_of(self.hop_s, self.window_s),
+            frame_s=self.frame_s,
+            frame_hop_s=self.frame_hop_s,
+        )
         check_shares(dropout=self.dropout, shift=self.shift, mask_time=self.mask_time)
         if self.mics < 1 or (self.phase and self.mics < 2):
             wanted = "2 for `phase`" if self.phase else "1"
@@ -105,21 +112,33 @@ class AudioStudentOp:
         return whole(self.window_s, self.rate_hz)
 
     def spectra(self) -> LogMel:
-        """What makes a spectrogram of sound at `rate_hz`."""
+        """What makes a spectrogram of sound at `rate_hz`.
+
+        Raises:
+            DataError: If the settings make none, such as more bands than frequencies.
+        """
         from lifting.signals.spectra import LogMel
 
-        return LogMel(
-            rate_hz=self.rate_hz,
-            window_s=self.frame_s,
-            hop_s=self.frame_hop_s,
-            num_mels=self.num_mels,
-            low_hz=self.low_hz,
-            high_hz=self.high_hz,
-            power=1,
-            floor=_FLOOR,
-            scale="htk",
-            norm=None,
-        )
+        try:
+            return LogMel(
+                rate_hz=self.rate_hz,
+                window_s=self.frame_s,
+                hop_s=self.frame_hop_s,
+                num_mels=self.num_mels,
+                low_hz=self.low_hz,
+                high_hz=self.high_hz,
+                power=1,
+                floor=_FLOOR,
+                scale="htk",
+                norm=None,
+            )
+        except ValueError as error:
+            raise DataError(
+                f"op `{self.op}`",
+                wanted="settings of which a spectrogram can be made",
+                got=str(error),
+                fix="write a longer frame_s, fewer num_mels, or a wider band",
+            ) from error
 
     def student(
         self, trunk: ClipTrunk, channels: int, space: Literal["unit", "simplex", "raw"] | None
@@ -181,7 +200,7 @@ class AudioStudentOp:
 
         if rate_hz != self.rate_hz:
             amplitudes = resample(amplitudes, rate_hz, self.rate_hz)
-        hop_s = self.hop_s or self.window_s / 2
+        hop_s = hop_of(self.hop_s, self.window_s)
         spans = windows(amplitudes.shape[1], self.rate_hz, self.window_s, hop_s, cover=True)
         return cut(amplitudes.T, spans).movedim(1, 2)
 

@@ -50,6 +50,11 @@ def check_shares(**numbers: float) -> None:
             raise ValueError(f"{name} must be 0 or more and below 1, not {number}")
 
 
+def hop_of(hop_s: float | None, window_s: float) -> float:
+    """From one window to the next, seconds: half a window where nothing is said."""
+    return window_s / 2 if hop_s is None else hop_s
+
+
 def whole(value: float, rate_hz: float) -> int:
     """Seconds in samples, at least one."""
     return max(1, round(value * rate_hz))

@@ -54,9 +54,19 @@ class FusionOp:
             channels: Width of the fused rows.
             source_channels: Width of each stream's rows.
             space: Space of the fused rows.
+
+        Raises:
+            DataError: If a router is to take more streams than there are.
         """
         from detectors.fusion import Fusion
 
+        if self.top > len(source_channels):
+            raise DataError(
+                "op `fusion`",
+                wanted=f"at most {len(source_channels)} streams to take, as the edge has",
+                got=f"top: {self.top}",
+                fix="write a smaller top, or add sources to the arrow",
+            )
         return Fusion(
             source_channels,
             channels,

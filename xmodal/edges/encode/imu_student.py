@@ -11,6 +11,7 @@ from xmodal.edges.encode.clip_student import (
     check_shares,
     clips_of,
     head_channels,
+    hop_of,
     refuse_unordered,
     whole,
 )
@@ -78,7 +79,7 @@ class ImuStudentOp:
         check_positive(
             rate_hz=self.rate_hz,
             window_s=self.window_s,
-            hop_s=self.hop_s or self.window_s,
+            hop_s=hop_of(self.hop_s, self.window_s),
             max_gap_s=self.max_gap_s,
         )
         check_shares(dropout=self.dropout, scale=self.scale, warp=self.warp)
@@ -143,7 +144,7 @@ class ImuStudentOp:
             time_s,
             rate_hz=self.rate_hz,
             num=self.num_samples,
-            hop_s=self.hop_s or self.window_s / 2,
+            hop_s=hop_of(self.hop_s, self.window_s),
             fit=self.fit,
             max_gap_s=self.max_gap_s,
         )

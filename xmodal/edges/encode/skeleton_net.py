@@ -12,6 +12,7 @@ from xmodal.edges.encode.clip_student import (
     clips_of,
     embedded,
     head_channels,
+    hop_of,
     refuse_unordered,
     whole,
 )
@@ -69,7 +70,7 @@ class SkeletonNetOp:
         check_positive(
             rate_hz=self.rate_hz,
             window_s=self.window_s,
-            hop_s=self.hop_s or self.window_s,
+            hop_s=hop_of(self.hop_s, self.window_s),
             max_gap_s=self.max_gap_s,
         )
         check_shares(
@@ -137,7 +138,7 @@ class SkeletonNetOp:
             time_s,
             rate_hz=self.rate_hz,
             num=self.num_frames,
-            hop_s=self.hop_s or self.window_s / 2,
+            hop_s=hop_of(self.hop_s, self.window_s),
             fit=self.fit,
             max_gap_s=self.max_gap_s,
         )
