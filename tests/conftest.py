@@ -158,6 +158,12 @@ def synthetic() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def media() -> ModuleType:
+    """Sounds, films and inertial readings in files: `tests/recordings/media.py`."""
+    return load_module("media", "recordings/media.py")
+
+
+@pytest.fixture(scope="session")
 def colmap() -> ModuleType:
     """A writer of COLMAP models: `tests/datasets/colmap_model.py`."""
     return load_module("colmap_model", "datasets/colmap_model.py")

@@ -12,7 +12,7 @@ from xmodal.recordings.skeleton_files import read_skeleton
 
 
 def joints(num: int = 6) -> np.ndarray:
-    return np.random.default_rng(0).uniform(-1, 1, (num, 20, 3)) + [0, 0, 3]
+    return np.random.default_rng(0).uniform((-1, -1, 2), (1, 1, 4), (num, 20, 3))
 
 
 def test_a_kinect_frame_becomes_the_cameras(tmp_path):

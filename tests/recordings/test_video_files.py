@@ -21,8 +21,9 @@ def test_frames_come_with_their_times(media, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("every_s", "kept"), [(0.2, [0, 2, 4, 6, 8]), (0.25, [0, 3, 5, 8]), (0.05, list(range(10))), (9.0, [0])]
-)  # fmt: skip
+    ("every_s", "kept"),
+    [(0.2, [0, 2, 4, 6, 8]), (0.25, [0, 3, 5, 8]), (0.05, list(range(10))), (9.0, [0])],
+)
 def test_some_frames(media, tmp_path, every_s, kept):
     film = read_video(media.write_film(tmp_path / "a.mp4"), every_s=every_s)
     assert film.time_s.mul(10).round().int().tolist() == kept

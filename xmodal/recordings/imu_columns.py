@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from xmodal.errors import DataError
 from xmodal.teachers.arrays import read_arrays
 
-Readings = Float64[NDArray[np.float64], "N 3"]
 Times = Float64[NDArray[np.float64], " N"]
 
 MAX_BYTES = 500_000_000
@@ -54,9 +53,9 @@ class Table:
     """
 
     time: Times
-    accel: NDArray[np.float64]
-    gyro: NDArray[np.float64]
-    gyro_time: Times | None
+    accel: Float64[NDArray[np.float64], "N 3"]
+    gyro: Float64[NDArray[np.float64], "M 3"]
+    gyro_time: Float64[NDArray[np.float64], " M"] | None
     units: dict[str, str]
 
 

@@ -188,7 +188,9 @@ def _to_si(path: Path, table: Table, units: ImuUnits) -> tuple[Times, Readings]:
     return time_s, np.concatenate([accel, gyro], 1)
 
 
-def _on_clock(path: Path, gyro: Readings, time_s: Times, at_s: Times) -> Readings:
+def _on_clock(
+    path: Path, gyro: Readings, time_s: Times, at_s: Float64[NDArray[np.float64], " M"]
+) -> Float64[NDArray[np.float64], "M C"]:
     """Rates of turn at the accelerometer's times; NaN where the gyroscope has nothing to say."""
     good = np.isfinite(gyro).all(1) & np.isfinite(time_s)
     t = torch.from_numpy(time_s[good])
@@ -213,7 +215,7 @@ def _on_clock(path: Path, gyro: Readings, time_s: Times, at_s: Times) -> Reading
 
 def _repair(
     path: Path, time_s: Times, readings: Readings, max_dropped: float
-) -> tuple[Times, Readings, Repairs]:
+) -> tuple[Float64[NDArray[np.float64], " K"], Float64[NDArray[np.float64], "K C"], Repairs]:
     """Drop what cannot be right, count it, and refuse files where that is much."""
     num = len(time_s)
     finite = np.isfinite(readings).all(1) & np.isfinite(time_s)
