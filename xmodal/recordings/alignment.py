@@ -6,11 +6,13 @@ differ by a constant, which is estimated here and taken out by `delayed`.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
 from lifting.signals.flow import camera_turn, flow_motion, grey
 from lifting.signals.lags import Lag, estimate_lag, onsets
@@ -31,16 +33,45 @@ _FOCAL_WIDTHS = 0.6
 _ONSET_HOP_S = 0.01
 
 
-def film_imu_lag(film: Video, imu: Imu, *, max_lag_s: float = 1.0) -> Lag:
+@dataclass(frozen=True, eq=False)
+class FilmTurn:
+    """How a film's camera turned.
+
+    Attributes:
+        rate_radps: Rates of turn in the camera's frame, up to the scale of a wrong focal length.
+        time_s: Their times, the middles between frames.
+    """
+
+    rate_radps: Float[Tensor, "N 3"]
+    time_s: Float[Tensor, " N"]
+
+
+def film_turn(film: Video) -> FilmTurn:
+    """Find how the camera turned from the frames alone; see `lifting.signals.flow.camera_turn`.
+
+    Raises:
+        DataError: If it is not one film, or has fewer than three frames.
+    """
+    _one(film, "film")
+    frames = _small(film)
+    turn = camera_turn(frames, _FOCAL_WIDTHS * frames.shape[2])
+    return FilmTurn(
+        rate_radps=turn / film.time_s.diff()[:, None].to(turn.dtype),
+        time_s=(film.time_s[1:] + film.time_s[:-1]) / 2,
+    )
+
+
+def film_imu_lag(film: Video | FilmTurn, imu: Imu, *, max_lag_s: float = 1.0) -> Lag:
     """How much later the inertial readings show a turn than the film does.
 
     The turn of the whole picture is compared with the gyroscope, all axes at once, so the camera
     may be mounted in any way. Stabilised films turn as the smoothed camera does; the smoothing is
     fitted. It cannot be told fully from a lag: where the film shows a single turn, the lag of a
-    stabilised film is known to about a tenth of a second, and its changes far better.
+    stabilised film is known to about a tenth of a second, and its changes far better. Readings
+    must not end before that turn does.
 
     Args:
-        film: One film.
+        film: One film, or what `film_turn` found in it.
         imu: Readings of a sensor that is fixed to the camera.
         max_lag_s: Largest lag between time stamps to consider, either way.
 
@@ -50,18 +81,14 @@ def film_imu_lag(film: Video, imu: Imu, *, max_lag_s: float = 1.0) -> Lag:
     Raises:
         DataError: If either is not one recording, is too short, or nothing turns.
     """
-    _one(film, "film")
+    turn = film_turn(film) if isinstance(film, Video) else film
     _one(imu, "imu")
-    frames = _small(film)
-    middle_s = (film.time_s[1:] + film.time_s[:-1]) / 2
-    turn = camera_turn(frames, _FOCAL_WIDTHS * frames.shape[2])
-    rate_radps = turn / film.time_s.diff()[:, None].to(turn.dtype)
     return _lag(
-        _even(rate_radps, middle_s, _MOTION_HZ),
+        _even(turn.rate_radps, turn.time_s, _MOTION_HZ),
         _even(imu.gyro_radps, imu.time_s, _MOTION_HZ),
         _MOTION_HZ,
         max_lag_s,
-        (float(middle_s[0]), float(imu.time_s[0])),
+        (float(turn.time_s[0]), float(imu.time_s[0])),
         smooth_s=_SMOOTHINGS_S,
     )
 
@@ -201,7 +228,5 @@ def _even(values: Tensor, time_s: Tensor, rate_hz: float) -> Tensor:
 def _small(film: Video) -> Tensor:
     """Grey frames in [0, 1], reduced by whole factors."""
     factor = max(1, max(film.rgb.shape[2:]) // _MAX_SIDE)
-    parts = [
-        torch.nn.functional.avg_pool2d(part.float() / 255, factor) for part in film.rgb.split(64)
-    ]
+    parts = [functional.avg_pool2d(part.float() / 255, factor) for part in film.rgb.split(64)]
     return torch.cat([grey(part) for part in parts])
