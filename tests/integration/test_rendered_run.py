@@ -13,6 +13,7 @@ from xmodal.cli import app
 from xmodal.edges.lift.fit_splats import photo_of
 from xmodal.errors import DataError, UsageError
 from xmodal.runs.evaluate import EvalRequest, eval_run
+from xmodal.runs.export import export_ply
 from xmodal.runs.frozen import silent
 from xmodal.runs.opened import open_run
 from xmodal.runs.query import Prompt, QueryOutputs, query_run
@@ -128,6 +129,11 @@ def test_shaped_splats_are_kept_and_asked(
     told = query_run(run.path, Prompt(text="a soccer ball"), "drawn", QueryOutputs(png=png))
     assert "soccer ball" in told
     assert png.stat().st_size > 1000
+    assert "splats" in export_ply(run.path, tmp_path / "drawn.ply", "drawn")
+    moved = (
+        read_splats(tmp_path / "drawn.ply").means - read_splats(run.drawn("drawn")).means
+    ).abs()
+    assert float(moved.max()) < 1e-6
 
 
 def test_a_run_that_goes_on_ends_in_the_same_bits(head: Run, world: Path, tmp_path: Path) -> None:

@@ -40,12 +40,16 @@ def export_run(path: Path, out: Path, source: str | None) -> str:
 def export_ply(path: Path, out: Path, source: str) -> str:
     """Write the cloud or splats of a run, coloured by the principal components of its features.
 
+    A source whose student shaped splats of its own is written with those.
+
     Raises:
         UsageError: If `out` is no .ply (or .splat, of a run over splats), or the run has no such
             source.
     """
     opened = open_run(path)
-    kinds = (".ply",) if opened.splats is None else (".ply", ".splat")
+    own = opened.drawn(source)
+    splats = opened.splats if own is None else own
+    kinds = (".ply",) if splats is None else (".ply", ".splat")
     if out.suffix.lower() not in kinds:
         raise UsageError(
             f"--out {out}",
@@ -56,10 +60,10 @@ def export_ply(path: Path, out: Path, source: str) -> str:
     opened.pick(source)
     colours = torch.from_numpy(principal_colours(opened.features(source)))
     what = "points"
-    if opened.splats is None:
+    if splats is None:
         write_points(out, replace(opened.cloud, rgb=colours))
     else:
-        what, splats = "splats", replace(opened.splats, sh=sh_from_rgb(colours))
+        what, splats = "splats", replace(splats, sh=sh_from_rgb(colours))
         (write_splats if out.suffix.lower() == ".ply" else write_dot_splat)(out, splats)
     return f"wrote {out}: {len(colours)} {what}, colours are principal components of {source}"
 

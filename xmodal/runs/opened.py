@@ -54,8 +54,8 @@ class OpenedRun:
             source: A student, or one of its heads (`STUDENT.TEACHER`).
         """
         student, _, node = source.rpartition(".")
-        file = self.run.drawn(student or node)
-        return read_splats(file) if file.is_file() else None
+        name = student or node
+        return read_splats(self.run.drawn(name)) if name in self.shaped() else None
 
     def shaped(self) -> list[str]:
         """Students of the run that shaped splats of their own."""
