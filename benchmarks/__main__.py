@@ -25,6 +25,7 @@ NAMES = (
     "splat_render",
     "splat_lift",
     "logmel",
+    "clip_students",
 )
 
 

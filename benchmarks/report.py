@@ -108,6 +108,16 @@ _TIMED: dict[str, tuple[str, str]] = {
     "logmel": ("log-mel map of a minute of sound, 16 kHz, 64 mels", "librosa"),
     "logmel_general": ("the same, 32 kHz, powers", "librosa"),
     "logmel_clips": ("the same, 64 windows of 0.96 s at 16 kHz", "librosa"),
+    "clip_students": ("10 windows of sound through `audio_cnn`, `micro`, as ONNX", "torch"),
+    "clip_students_audio_tiny": ("the same, `tiny`", "torch"),
+    "clip_students_audio_small": ("the same, `small`", "torch"),
+    "clip_students_audio_base": ("the same, `base`", "torch"),
+    "clip_students_spectrogram_tiny": ("the same, `audio_transformer`, `tiny`", "torch"),
+    "clip_students_grids_tiny": ("the same, `grid_decoder`, `tiny`, two microphones", "torch"),
+    "clip_students_imu_micro": ("10 windows of readings, `imu_tcn`, `micro`, as ONNX", "torch"),
+    "clip_students_imu_tiny": ("the same, `tiny`", "torch"),
+    "clip_students_imu_patches_tiny": ("the same, `imu_transformer`, `tiny`", "torch"),
+    "clip_students_skeleton_tiny": ("10 windows of joints, `skeleton_net`, `tiny`", "torch"),
     "voxelize": ("voxelise 1M points, 5 cm", "sort and unique on hashed keys"),
     "voxelize_unique": ("voxelise 1M points, 5 cm", "`np.unique(axis=0)`"),
     "voxelize_2cm": ("voxelise 1M points, 2 cm", "sort and unique on hashed keys"),
@@ -274,6 +284,8 @@ def _coded(figures: Figures) -> list[str]:
         return [_components(figures)]
     if figures["name"] == "logmel":
         return [_log_mel(figures)]
+    if figures["name"] == "clip_students":
+        return [_students(figures)]
     if figures["name"] != "query":
         return []
     equal, equal_int8 = (100 * float(figures[f"agreement{c}"]) for c in ("", "_int8"))
@@ -294,6 +306,23 @@ def _components(figures: Figures) -> str:
         for label, suffix in (("components", ""), ("pq64", "_pq64"), ("int8", "_int8"))
     ]
     return f"Rows of a made-up scene, asked as they are stored: {'; '.join(told)}."
+
+
+def _students(figures: Figures) -> str:
+    """Size of the students of recordings, and the share of a core that each needs to keep up."""
+    suffixes = [key.removeprefix("parameters") for key in figures if key.startswith("parameters")]
+    told = [
+        f"{suffix.removeprefix('_').replace('_', ' ') or 'audio micro'} "
+        f"{float(figures[f'parameters{suffix}']) / 1e6:.2g} M weights, "
+        f"{float(figures[f'window_ms{suffix}']):.2g} ms a window, "
+        f"{100 * float(figures[f'real_time{suffix}']):.2g} % of a core"
+        for suffix in suffixes
+    ]
+    worst = max(float(figures[f"error{suffix}"]) for suffix in suffixes)
+    return (
+        f"Students of recordings on one core, as ONNX: {'; '.join(told)}. Rows differ from torch's "
+        f"by at most {worst:.0e}."
+    )
 
 
 def _log_mel(figures: Figures) -> str:
