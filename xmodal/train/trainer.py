@@ -144,7 +144,7 @@ class Trainer:
         if self.options.stages:
             self.log({"event": "stage", "name": phase.stage.name, "step": step})
         for record in records:
-            self.log({**record, "step": step})
+            self.log({"event": record["event"], "step": step, **record})
 
     def finish(self) -> None:
         """Leave students ready for inference, and every weight as free as it was."""
