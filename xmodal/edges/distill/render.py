@@ -101,6 +101,7 @@ class Render:
         """
         import torch
 
+        from lifting.gaussians.joint import draw_jointly
         from xmodal.frame_values import frame_at
         from xmodal.splat_values import as_splats
 
@@ -118,8 +119,6 @@ class Render:
         splats = as_splats(student, "distillation by `render`")
         losses: list[Tensor] = []
         for index in range(len(teacher)):
-            from lifting.gaussians.joint import draw_jointly
-
             frame = frame_at(teacher, index)
             losses.append(self._view(frame, draw_jointly(splats, frame.camera, rows), rows, net))
         return torch.stack(losses).mean()
