@@ -71,7 +71,7 @@ def make(work: Path, workers: int) -> ResultRecord:
         _row("inertial statistics, linear", "probe", rated(simple, "imu", by="groups"), None, "-"),
         _row("skeleton statistics, linear", "probe", rated(simple, "body", by="groups"), None, "-"),
     ]
-    for name, keys in _SHOWN.items():
+    for name, keys in SHOWN.items():
         for shown, key in keys.items():
             mine = rated(found[name], key, by="groups")
             base = None if (name, shown) == (_BASE, "motion") else labels
@@ -103,7 +103,7 @@ def make(work: Path, workers: int) -> ResultRecord:
 
 
 # Arm -> what is shown -> which answers.
-_SHOWN: Mapping[str, Mapping[str, str]] = {
+SHOWN: Mapping[str, Mapping[str, str]] = {
     _BASE: {"motion": "motion.truth head"},
     "labels, twice the steps": {"motion": "motion.truth head"},
     _TOGETHER: {"pose, probe": f"pose probe {ALL}", "motion, probe": f"motion probe {ALL}"},
@@ -185,7 +185,7 @@ def _seconds(results: list[list[dict[str, Any]]]) -> str:
 def _by_subject(found: Mapping[str, list[list[dict[str, Any]]]]) -> Any:
     rows = [
         [f"{name}: {shown}", *(f"{value:.3f}" for value in one.values.mean(axis=1))]
-        for name, keys in _SHOWN.items()
+        for name, keys in SHOWN.items()
         for shown, key in keys.items()
         for one in (rated(found[name], key, by="groups"),)
     ]

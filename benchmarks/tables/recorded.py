@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +66,7 @@ class Course:
 
     def plain(self) -> dict[str, Any]:
         """The run file as data."""
-        plain = load_run(RUNS / f"{self.run}.yaml").plain()
+        plain = copy.deepcopy(_plain(RUNS / f"{self.run}.yaml"))
         changes = {
             "seed": self.seed,
             "data/scene": self.scene,
@@ -81,6 +83,11 @@ class Course:
         # The loss is all that is looked at along the way.
         plain["optimiser"]["checkpoint_every"] = 1_000_000
         return plain
+
+
+@cache
+def _plain(file: Path) -> dict[str, Any]:
+    return load_run(file).plain()
 
 
 def course_job(name: str, course: Course, judge: Mapping[str, Any]) -> Job:

@@ -1,0 +1,180 @@
+"""Tables over recordings: what is trained and held out, what is labelled, how answers are rated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from scipy.io import savemat
+
+from benchmarks.tables import motion, sound
+from benchmarks.tables.recorded import (
+    ALL,
+    Course,
+    Rated,
+    chosen_labels,
+    folder_of,
+    rated,
+    run_folder,
+    train,
+)
+from xmodal.config.reader import write_yaml
+from xmodal.config.runfile import load_run
+from xmodal.errors import ConfigError, DataError
+from xmodal.values import Labels
+
+JUDGE = {"seed": 0, "strength": 0.1}
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory: pytest.TempPathFactory, synthetic: ModuleType) -> Path:
+    """Two people, three actions, two trials, in the layout of UTD-MHAD."""
+    folder = tmp_path_factory.mktemp("utd")
+    for inner in ("Inertial", "Skeleton"):
+        (folder / inner).mkdir()
+    for subject in (1, 2):
+        for action in (1, 2, 3):
+            for trial in (1, 2):
+                name, seed = f"a{action}_s{subject}_t{trial}", 10 * subject + trial
+                imu = synthetic.motion(action - 1, seed)
+                both = np.concatenate([imu.accel_mps2 / 9.81, np.rad2deg(imu.gyro_radps)], axis=1)
+                savemat(folder / "Inertial" / f"{name}_inertial.mat", {"d_iner": both})
+                joints = synthetic.body(action - 1, seed).joints_m.permute(1, 2, 0).numpy()
+                savemat(folder / "Skeleton" / f"{name}_skeleton.mat", {"d_skel": joints})
+    return folder
+
+
+def short(run: str, scene: Path, **more: object) -> Course:
+    changes = {"optimiser/steps": 2, "optimiser/batch": 4, **more.pop("changes", {})}
+    return Course(run=run, scene=str(scene), test="*_s1_*", changes=changes, **more)
+
+
+# ---- trainings ---------------------------------------------------------------------------------
+
+
+def test_every_training_of_the_tables_is_a_sound_run_file(tmp_path: Path) -> None:
+    first, second = motion.jobs("data/utd")
+    taught, alone, tuned = sound.jobs("data/esc")
+    every = [job for (_, s, seed), job in [*first.items(), *second.items()] if (s, seed) == (1, 0)]
+    every += [runs[1, 0] for runs in (taught, *alone.values(), *tuned.values())]
+    assert len(every) == len(motion.SHOWN) + 1 + 2 * len(sound.BUDGETS)
+    for index, job in enumerate(every):
+        path = tmp_path / f"{index}.yaml"
+        path.write_text(write_yaml(job.settings["course"]["run"], block_levels=3))
+        spec = load_run(path)
+        assert spec.splits.test in (("*_s1_*",), ("1-*",))
+
+
+def test_who_is_held_out_is_held_out_where_a_training_began_too() -> None:
+    first, second = motion.jobs("data/utd")
+    begun = {run_folder(Path(), job.settings["course"]) for job in first.values()}
+    assert len(begun) == len(first)
+    for (_, subject, seed), job in second.items():
+        start = job.settings["course"]["start"]
+        assert run_folder(Path(), start) in begun
+        assert start["run"]["splits"]["test"] == [f"*_s{subject}_*"]
+        assert start["run"]["seed"] == seed
+
+
+def test_students_see_no_label_before_they_are_tuned() -> None:
+    taught, _, tuned = sound.jobs("data/esc")
+    for job in taught.values():
+        kinds = {node["kind"] for node in job.settings["course"]["run"]["graph"]["nodes"].values()}
+        assert "labels" not in kinds
+    graphs = [job.settings["course"]["run"]["graph"] for job in tuned[1].values()]
+    seeds = {graph["lift"]["classes -> truth"]["seed"] for graph in graphs}
+    assert seeds == set(sound.SEEDS)
+
+
+def test_a_course_is_trained_and_judged_and_another_goes_on(tmp_path: Path, people: Path) -> None:
+    together = short("motion_together", people)
+    judge = {**JUDGE, "probes": {"motion": [ALL], "pose": [1]}}
+    found = train(tmp_path, {"course": together.settings(), "judge": judge})
+    assert found["names"] == [f"a{a}_s1_t{t}" for a in (1, 2, 3) for t in (1, 2)]
+    assert set(found["groups"]) == {"s1"}
+    assert {key: len(right) for key, right in found["right"].items()} == {
+        "motion probe 0": 6,
+        "pose probe 1": 6,
+    }
+    tuned = short("motion_labels", people, start=together)
+    judge = {**JUDGE, "heads": ["motion.truth"]}
+    found = train(tmp_path, {"course": tuned.settings(), "judge": judge})
+    assert set(found["right"]) == {"motion.truth head"}
+    assert found["weights"]["motion"] < 200_000
+    assert found["steps"] == 2
+
+
+def test_a_course_without_its_beginning_is_refused(tmp_path: Path, people: Path) -> None:
+    tuned = short("motion_labels", people, start=short("motion_together", people))
+    with pytest.raises(ConfigError, match="no such file"):
+        train(tmp_path, {"course": tuned.settings(), "judge": JUDGE})
+
+
+def test_changes_that_mean_nothing_are_refused(tmp_path: Path, people: Path) -> None:
+    wrong = short("motion_labels", people, changes={"optimiser/stepps": 3})
+    with pytest.raises(ConfigError, match="stepps"):
+        train(tmp_path, {"course": wrong.settings(), "judge": JUDGE})
+    with pytest.raises(KeyError):
+        short("motion_labels", people, changes={"optimizer/steps": 3}).plain()
+
+
+# ---- labels ------------------------------------------------------------------------------------
+
+
+def labels() -> Labels:
+    return Labels(ids=torch.arange(24) % 3, classes=("a", "b", "c"))
+
+
+def test_labels_are_drawn_from_each_class_of_the_training_part() -> None:
+    part = list(range(12))
+    few = chosen_labels(labels(), part, 2, seed=0)
+    assert len(few) == 6
+    assert set(few) <= set(part)
+    assert sorted(i % 3 for i in few) == [0, 0, 1, 1, 2, 2]
+    assert few == chosen_labels(labels(), part, 2, seed=0)
+    assert any(few != chosen_labels(labels(), part, 2, seed=s) for s in (1, 2))
+    assert chosen_labels(labels(), part, ALL, seed=0) == part
+
+
+# ---- numbers -----------------------------------------------------------------------------------
+
+
+def part(names: str, right: list[int], group: str) -> dict[str, object]:
+    return {"names": list(names), "groups": [group] * len(names), "right": {"x": right}}
+
+
+def test_each_subject_counts_as_one() -> None:
+    results = [[part("ab", [1, 1], "s1"), part("cdef", [0, 0, 0, 0], "s2")]]
+    assert rated(results, "x", by="groups").mean == pytest.approx(0.5)
+    assert rated(results, "x", by="names").mean == pytest.approx(2 / 6)
+
+
+def test_an_arm_is_no_better_than_itself() -> None:
+    rng = np.random.default_rng(0)
+    one = Rated(rng.random((6, 3)))
+    assert one.minus(one) == "+0.000 (+0.000..+0.000)"
+    better = Rated(one.values + 0.1)
+    assert better.minus(one) == "+0.100 (+0.100..+0.100)"
+
+
+def test_arms_without_a_seed_are_paired_with_those_that_have_three() -> None:
+    fixed = Rated(np.full((4, 1), 0.25))
+    assert fixed.text() == "0.250 (0.250..0.250)"
+    assert Rated(np.full((4, 3), 0.5)).minus(fixed) == "+0.250 (+0.250..+0.250)"
+
+
+def test_answers_that_were_not_asked_for_are_not_found() -> None:
+    with pytest.raises(KeyError):
+        rated([[part("a", [1], "s1")]], "y", by="names")
+
+
+def test_data_that_are_not_there_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XMODAL_DATA", raising=False)
+    with pytest.raises(DataError, match="not set"):
+        folder_of(motion.DATA)
+    monkeypatch.setenv("XMODAL_DATA", "/nowhere")
+    with pytest.raises(DataError, match=sound.DATA):
+        folder_of(sound.DATA)
