@@ -148,12 +148,12 @@ def interpolation_operator(
     Raises:
         ValueError: If times do not increase, or the width or gap is negative.
     """
+    t, at = time_s.to(torch.float64), at_s.to(torch.float64)
+    _check_times(t)
     if max_gap_s is None:
         max_gap_s = usual_gap(time_s)
     if width_s < 0 or max_gap_s <= 0:
         raise ValueError(f"need width_s >= 0 and max_gap_s > 0, got {width_s:g}, {max_gap_s:g}")
-    t, at = time_s.to(torch.float64), at_s.to(torch.float64)
-    _check_times(t)
     if not len(t) or not len(at):
         return _empty(len(at), len(t), time_s.device)
     # A reading whose neighbour is across a gap counts as an end of its stretch.

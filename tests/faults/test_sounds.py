@@ -56,10 +56,12 @@ def test_a_wav_that_lacks_its_last_bytes_is_seen(media, tmp_path, refused, missi
     assert f"{16000 - missing} bytes" in error.got
 
 
-@pytest.mark.parametrize("suffix", ["ogg", "flac"])
+@pytest.mark.parametrize("suffix", ["ogg", "flac", "aiff", "rf64"])
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
-def test_a_cut_compressed_sound_is_seen(media, tmp_path, refused, suffix, share):
-    path = media.write_sound(tmp_path / f"a.{suffix}", media.tone(40_000))
+def test_a_cut_sound_of_another_kind_is_seen(media, tmp_path, refused, suffix, share):
+    options = {"format": "RF64", "subtype": "PCM_16"} if suffix == "rf64" else {}
+    path = media.write_sound(tmp_path / f"a.{suffix}", media.tone(40_000), **options)
+    assert read_audio(path).amplitudes.shape == (1, 40_000)
     raw = path.read_bytes()
     path.write_bytes(raw[: int(len(raw) * share)])
     refused(path, "wanted")

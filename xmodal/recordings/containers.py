@@ -37,7 +37,9 @@ def refuse_empty(path: Path, what: str) -> int:
 
 
 def refuse_cut(path: Path) -> None:
-    """Check the length that WAV, Ogg and MP4 containers claim against the file; others pass.
+    """Check the length that WAV, AIFF, Ogg and MP4 files claim against what is there.
+
+    Other files pass; their decoders complain, or nobody can know.
 
     Raises:
         DataError: If the file is shorter than it says, or its header contradicts itself.
@@ -45,8 +47,10 @@ def refuse_cut(path: Path) -> None:
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(12)
-        if head[:4] == b"RIFF" and head[8:12] == b"WAVE":
+        if head[:4] in (b"RIFF", b"RF64") and head[8:12] == b"WAVE":
             _check_wav(file, path, size)
+        elif head[:4] == b"FORM" and head[8:11] == b"AIF":
+            _check_aiff(path, size, struct.unpack(">I", head[4:8])[0] + 8)
         elif head[:4] == b"OggS":
             _check_ogg(file, path, size)
         elif head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
@@ -68,6 +72,7 @@ class _WavFormat:
 
 def _check_wav(file: BinaryIO, path: Path, size: int) -> None:
     found: _WavFormat | None = None
+    large: int | None = None  # length of the samples where 32 bits do not hold it
     place = 12
     for _ in range(_MAX_CHUNKS):
         file.seek(place)
@@ -77,7 +82,10 @@ def _check_wav(file: BinaryIO, path: Path, size: int) -> None:
         name, length = head[:4], struct.unpack("<I", head[4:])[0]
         if name == b"fmt ":
             found = _wav_format(file.read(min(length, 16)), path)
+        elif name == b"ds64":
+            large = struct.unpack("<8xQ", file.read(16).ljust(16, b"\0"))[0]
         elif name == b"data":
+            length = length if large is None else large
             _check_wav_data(path, found, length, size - place - 8)
             return
         place += 8 + length + length % 2
@@ -146,6 +154,16 @@ def _check_wav_data(path: Path, found: _WavFormat | None, length: int, there: in
             wanted=f"whole frames of {found.frame_bytes} bytes",
             got=f"{length} bytes: {length % found.frame_bytes} too many",
             fix="export the file again; its number of channels or bits is not what it says",
+        )
+
+
+def _check_aiff(path: Path, size: int, wanted: int) -> None:
+    if wanted > size:
+        raise DataError(
+            str(path),
+            wanted=f"an AIFF file of {wanted} bytes, as its header says",
+            got=f"{size} bytes: the file is cut",
+            fix=_FETCH,
         )
 
 

@@ -79,8 +79,8 @@ def read_video(
 
 
 def _time_of(path: Path, frame: VideoFrame, num: int, times: list[float]) -> float:
-    stamp = frame.pts
-    time_s = math.nan if stamp is None else float(stamp * frame.time_base)
+    stamp, unit = frame.pts, frame.time_base
+    time_s = math.nan if stamp is None or unit is None else float(stamp * unit)
     if math.isnan(time_s) or (times and time_s <= times[-1]):
         raise DataError(
             f"{path}, frame {num}",

@@ -150,7 +150,7 @@ def test_one_reading_and_none():
 )
 def test_clocks_that_do_not_run_on_are_refused(times, match):
     with pytest.raises(ValueError, match=match):
-        resampling_operator(torch.tensor(times), rate_hz=1.0, start_s=0.0, num=2, max_gap_s=9.0)
+        resampling_operator(torch.tensor(times), rate_hz=1.0, start_s=0.0, num=2)
 
 
 @pytest.mark.parametrize("rate_hz", [0.0, -1.0, math.inf, math.nan])
