@@ -48,6 +48,9 @@ _ARMS: Mapping[str, tuple[str, str]] = {
 # Splats drawn along rays reach their neighbours; at this share of the size a pixel has tens of
 # them, not hundreds.
 _RANDOM_SIZE = 0.5
+# Opacity at the start. Splats at random find their places from half; those of a sweep are seen
+# through at first, as those of `xmodal lift` are.
+_OPACITY: Mapping[str, float] = {"random": 0.5, "sweep": 0.1}
 
 
 def make(work: Path, workers: int) -> ResultRecord:
@@ -89,6 +92,7 @@ def settings_of(start: str, strategy: str, count: int, *, dev: bool = False) -> 
     """Settings of a job; `dev` judges on photos of the training part instead."""
     return {
         "start": start,
+        "opacity": _OPACITY[start],
         "strategy": strategy,
         "count": count,
         "steps": STEPS,
@@ -172,12 +176,12 @@ def _start(photos: Sequence[Photo], settings: Mapping[str, Any]) -> Splats:
     count = settings["count"] // (2 if settings["strategy"] == "densify" else 1)
     if settings["start"] == "random":
         cameras = [photo.camera for photo in photos]
-        splats = splats_at_random(cameras, count, settings["seed"], opacity=0.5)
+        splats = splats_at_random(cameras, count, settings["seed"], opacity=settings["opacity"])
         return replace(splats, scales=splats.scales * _RANDOM_SIZE)
     xyz, rgb = swept_points(photos)
     chance = torch.Generator().manual_seed(settings["seed"])
     index = torch.randperm(len(xyz), generator=chance)[:count]
-    return splats_from_points(xyz[index], rgb[index], opacity=0.5)
+    return splats_from_points(xyz[index], rgb[index], opacity=settings["opacity"])
 
 
 def _strategy(name: str, count: int) -> Strategy | None:
