@@ -162,6 +162,7 @@ def _read(
     parts: dict[str, list[Rows | None]] = {name: [] for name in nodes}
     windows: dict[str, list[Clips | None]] = {name: [] for name in students}
     ops = graph.students()
+    makers = {edge.target: edge.sources for edge in graph.order()}
     prepared = Prepared()
     with report("recordings") as progress:
         for index, item in enumerate(recordings.items):
@@ -169,8 +170,9 @@ def _read(
             prepared.durations_s.append(_length(item, streams))
             values: dict[str, Any] = {n: take_samples(v, [index]) for n, v in whole.items()}
             values |= streams
-            can = [n for n in (*nodes, *students.values()) if _possible(graph, n, values)]
-            values = graph.run(values, teachers=teachers, targets=can)
+            can = [n for n in (*nodes, *students.values()) if _possible(makers, n, values)]
+            if any(name not in values for name in can):
+                values = graph.run(values, teachers=teachers, targets=can)
             for name, mine in parts.items():
                 mine.append(values.get(name) if name in can else None)
             for name, mine in windows.items():
@@ -184,12 +186,11 @@ def _read(
     return found, prepared
 
 
-def _possible(graph: Graph, name: str, values: Mapping[str, Any]) -> bool:
+def _possible(makers: Mapping[str, Sequence[str]], name: str, values: Mapping[str, Any]) -> bool:
     """Whether a recording has all streams that a node is made from."""
     if name in values:
         return True
-    made_by = next((edge for edge in graph.order() if edge.target == name), None)
-    return made_by is not None and all(_possible(graph, s, values) for s in made_by.sources)
+    return name in makers and all(_possible(makers, s, values) for s in makers[name])
 
 
 def _length(item: Recording, streams: Mapping[str, Stream]) -> float:

@@ -91,7 +91,9 @@ class OpenedRecorded:
         name = self.info(source).teacher
         edges = [edge for edge in graph.losses() if edge.target == source]
         teachers = [s for edge in edges for s in edge.sources if self.run.has(s)]
-        return next((t for t in teachers if self.info(t).teacher == name), None)
+        width = self.info(source).channels
+        alike = (t for t in teachers if self.info(t).channels == width)
+        return next((t for t in alike if self.info(t).teacher == name), None)
 
 
 @dataclass(frozen=True, eq=False)
