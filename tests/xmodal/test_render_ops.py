@@ -292,6 +292,10 @@ def test_frames_that_do_not_belong_together() -> None:
         LiftFrames()(images, depths[:1], maps)
     with pytest.raises(DataError, match="not held out"):
         LiftFrames(hold_out=2)(images[:1], None, maps[:1])
+    with pytest.raises(DataError, match="picture 000 beside depth or features of 001"):
+        LiftFrames()(images, depths, maps[::-1])
+    with pytest.raises(DataError, match="picture 000 beside depth or features of 001"):
+        LiftFrames()(images, depths[::-1], maps)
     wide = replace(maps[1], rows=torch.rand(len(maps[1].rows), 7))
     with pytest.raises(DataError, match="one width"):
         LiftFrames()(images, depths, [maps[0], wide])

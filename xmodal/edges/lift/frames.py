@@ -117,6 +117,9 @@ class LiftFrames:
         from xmodal.edges.lift.lazy_views import lift_view
         from xmodal.frame_values import Frame
 
+        others = {part.name for part in (depth, seen) if part is not None} - {image.name}
+        if others:
+            raise ValueError(f"picture {image.name} beside depth or features of {others.pop()}")
         photo = photo_of(image, depth, self.max_side_px)
         view = lift_view(seen, ViewGeometry(camera=seen.camera, depth_m=None, name=image.name))
         depth_m = torch.zeros(photo.camera.hw)
