@@ -159,7 +159,7 @@ class Graph:
             if not edge.has_weights:
                 continue
             node = self.nodes[edge.target]
-            offers = {
+            offers: dict[str, object] = {
                 "channels": node.channels,
                 "space": self.space(edge.target),
                 "num_rows": num_rows,
