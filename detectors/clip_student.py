@@ -73,8 +73,7 @@ class ClipStudent(nn.Module):
         out_channels: Width of the rows.
         space: `simplex`: rows are probabilities (soft-max). `unit`: rows have length 1; a row of
             zeros stays zero. `raw`: rows as they come.
-        head_channels: Width of the layer before the last; None for no such layer, so that rows are
-            a linear map of the trunk's row.
+        head_channels: Width of the layer before the last.
         dropout: Part of the trunk's row that is hidden while training.
 
     Raises:
@@ -87,12 +86,11 @@ class ClipStudent(nn.Module):
         out_channels: int,
         *,
         space: Space = "raw",
-        head_channels: int | None = 128,
+        head_channels: int = 128,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        hidden = trunk.width if head_channels is None else head_channels
-        if min(out_channels, hidden) < 1 or not 0 <= dropout < 1:
+        if min(out_channels, head_channels) < 1 or not 0 <= dropout < 1:
             msg = (
                 f"out_channels ({out_channels}) and head_channels ({head_channels}) must be at "
                 f"least 1, dropout ({dropout}) 0 or more and below 1"
@@ -100,10 +98,13 @@ class ClipStudent(nn.Module):
             raise ValueError(msg)
         self.space: Space = space
         self.trunk = trunk
-        self.head = nn.Sequential(nn.Dropout(dropout))
-        if head_channels is not None:
-            self.head.extend((nn.Linear(trunk.width, hidden), nn.LayerNorm(hidden), nn.ReLU()))
-        self.output = nn.Linear(hidden, out_channels)
+        self.head = nn.Sequential(
+            nn.Dropout(dropout),
+            nn.Linear(trunk.width, head_channels),
+            nn.LayerNorm(head_channels),
+            nn.ReLU(),
+        )
+        self.output = nn.Linear(head_channels, out_channels)
 
     @property
     def out_channels(self) -> int:

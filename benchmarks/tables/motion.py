@@ -15,7 +15,16 @@ import torch
 
 from benchmarks.tables.jobs import Job, run_jobs
 from benchmarks.tables.record import ResultRecord, record, table
-from benchmarks.tables.recorded import ALL, Course, Rated, course_job, folder_of, probed, rated
+from benchmarks.tables.recorded import (
+    ALL,
+    Course,
+    Rated,
+    course_job,
+    folder_of,
+    probed,
+    rated,
+    run_file,
+)
 from xmodal.recordings.opening import open_recordings
 
 DATA = "utd_mhad_s1to6"
@@ -42,6 +51,9 @@ _FROZEN: Mapping[str, Mapping[str, Any]] = {
         "graph/distill/pose -> pupil": {"op": "mse", "standardise": "channel"}
     },
 }
+# The system as it stands: a skeleton network that learns by itself, from two variations.
+_COMODO = "skeleton network by itself, then queue (comodo.yaml)"
+_COMODO_STAGES = (("pose", "slow -> pose"), ("motion", "pose -> motion"))
 _LABELLED: Mapping[str, tuple[str, Mapping[str, Any], bool]] = {
     _BASE: ("motion_labels", {}, False),
     "labels, twice the steps": ("motion_labels", {"optimiser/steps": 2 * STEPS}, False),
@@ -108,6 +120,7 @@ SHOWN: Mapping[str, Mapping[str, str]] = {
     "labels, twice the steps": {"motion": "motion.truth head"},
     _TOGETHER: {"pose, probe": f"pose probe {ALL}", "motion, probe": f"motion probe {ALL}"},
     **{name: {"pupil, probe": f"pupil probe {ALL}"} for name in _FROZEN},
+    _COMODO: {"pose, probe": f"pose probe {ALL}", "motion, probe": f"motion probe {ALL}"},
     "labels and skeleton": {"pose": "pose.truth head", "motion": "motion.truth head"},
     "without labels, then labels": {"motion": "motion.truth head"},
     "without labels, then labels and skeleton": {"motion": "motion.truth head"},
@@ -127,6 +140,8 @@ def jobs(scene: str) -> tuple[dict[tuple[str, int, int], Job], dict[tuple[str, i
             together = course("motion_together", scene, subject, seed)
             judge = {"probes": {"motion": [ALL], "pose": [ALL]}}
             first[_TOGETHER, subject, seed] = _job(_TOGETHER, together, judge, subject)
+            comodo = course("comodo", scene, subject, seed, _comodo())
+            first[_COMODO, subject, seed] = _job(_COMODO, comodo, judge, subject)
             for name, changes in _FROZEN.items():
                 made = course("motion_frozen", scene, subject, seed, changes, together)
                 judge = {"probes": {"pupil": [ALL]}}
@@ -166,6 +181,22 @@ def course(
     return Course(
         run=run, scene=scene, test=f"*_s{subject}_*", seed=seed, changes=set_, start=start
     )
+
+
+def _comodo() -> dict[str, Any]:
+    """The networks and the optimiser of the other arms."""
+    given = run_file("motion_together")
+    encode, optimiser = given["graph"]["encode"], given["optimiser"]
+    stages = [
+        {"name": name, "steps": STEPS, "train": [name], "edges": [edge]}
+        for name, edge in _COMODO_STAGES
+    ]
+    return {
+        "graph/encode/body -> pose": encode["body -> pose"],
+        "graph/encode/imu -> motion": encode["imu -> motion"],
+        "optimiser": optimiser,
+        "stages": stages,
+    }
 
 
 def _job(name: str, made: Course, judge: Mapping[str, Any], subject: int) -> Job:

@@ -66,7 +66,7 @@ class Course:
 
     def plain(self) -> dict[str, Any]:
         """The run file as data."""
-        plain = copy.deepcopy(_plain(RUNS / f"{self.run}.yaml"))
+        plain = run_file(self.run)
         changes = {
             "seed": self.seed,
             "data/scene": self.scene,
@@ -85,9 +85,14 @@ class Course:
         return plain
 
 
+def run_file(name: str) -> dict[str, Any]:
+    """A run file of configs/runs as data, every setting written out."""
+    return copy.deepcopy(_plain(name))
+
+
 @cache
-def _plain(file: Path) -> dict[str, Any]:
-    return load_run(file).plain()
+def _plain(name: str) -> dict[str, Any]:
+    return load_run(RUNS / f"{name}.yaml").plain()
 
 
 def course_job(name: str, course: Course, judge: Mapping[str, Any]) -> Job:

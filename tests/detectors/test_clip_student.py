@@ -173,16 +173,6 @@ def test_a_start_of_another_width_is_refused() -> None:
 
 
 @KINDS
-def test_rows_without_a_layer_before_the_last_are_linear_in_the_trunks(kind: str) -> None:
-    net = ClipStudent(trunk(kind), 3, head_channels=None).eval()
-    with torch.no_grad():
-        rows = net.encode(inputs_for(net.trunk, 4))
-        mean = net.decode(rows).mean(dim=0)
-        torch.testing.assert_close(mean, net.decode(rows.mean(dim=0, keepdim=True))[0])
-    assert net.output.in_features == net.trunk.width
-
-
-@KINDS
 def test_inputs_of_another_shape_are_refused(kind: str) -> None:
     net = student(kind)
     inputs = inputs_for(net.trunk, 2)

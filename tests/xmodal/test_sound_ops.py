@@ -267,8 +267,6 @@ def test_bad_settings_of_one_op_are_refused() -> None:
         AudioTransformer(patch=0)
     with pytest.raises(ValueError, match="levels"):
         GridDecoderOp(grid_hw=(4, 32))
-    with pytest.raises(ValueError, match="hidden has no effect"):
-        GridDecoderOp(hidden=False)
 
 
 def test_more_bands_than_frequencies_are_refused() -> None:

@@ -50,8 +50,6 @@ class AudioStudentOp:
         mics: Microphones. With 1, sound of several is averaged; else a recording must have as many.
         phase: Beside the spectra, show how each microphone's sound goes with the first one's:
             real and imaginary part of their coherence in each band. Needs two or more `mics`.
-        hidden: A layer between the trunk's row and the last one. Without it rows are a linear map
-            of the trunk's row, so that a linear probe finds in them what the trunk knows.
         dropout: Part of the trunk's row that is hidden while training.
         gain_db: In training, windows are made louder or softer by up to this.
         shift: In training, windows are turned in time by up to this part of their length.
@@ -71,7 +69,6 @@ class AudioStudentOp:
     high_hz: float = 7800.0
     mics: int = 1
     phase: bool = False
-    hidden: bool = True
     dropout: float = 0.1
     gain_db: float = 6.0
     shift: float = 0.1
@@ -153,7 +150,7 @@ class AudioStudentOp:
             trunk,
             channels,
             space=space or "raw",
-            head_channels=head_channels(self.size) if self.hidden else None,
+            head_channels=head_channels(self.size),
             dropout=self.dropout,
         )
 

@@ -37,8 +37,6 @@ class GridDecoderOp(AudioStudentOp):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.hidden:
-            raise ValueError("hidden has no effect on maps: they have no such layer to leave out")
         if self.levels < 1 or min(self.grid_hw) < 2**self.levels:
             raise ValueError(
                 f"levels ({self.levels}) must be at least 1, and both sides of grid_hw "

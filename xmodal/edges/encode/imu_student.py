@@ -52,8 +52,6 @@ class ImuStudentOp:
         normalise: `units`: as measured, in units of gravity and of 3 rad/s. `recording`: without
             the mean of each axis, in units of the recording's own spread. `centred`: without the
             mean, in fixed units.
-        hidden: A layer between the trunk's row and the last one. Without it rows are a linear map
-            of the trunk's row, so that a linear probe finds in them what the trunk knows.
         dropout: Part of the trunk's row that is hidden while training.
         turn_rad: In training, the sensor is turned by up to this, about any axis, or about the
             vertical with `align`.
@@ -71,7 +69,6 @@ class ImuStudentOp:
     max_gap_s: float = 0.2
     align: bool = False
     normalise: Normalise = "units"
-    hidden: bool = True
     dropout: float = 0.1
     turn_rad: float = 0.3
     scale: float = 0.1
@@ -108,7 +105,7 @@ class ImuStudentOp:
             trunk,
             channels,
             space=space or "raw",
-            head_channels=head_channels(self.size) if self.hidden else None,
+            head_channels=head_channels(self.size),
             dropout=self.dropout,
         )
 

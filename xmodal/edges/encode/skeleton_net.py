@@ -43,8 +43,6 @@ class SkeletonNetOp:
         fit: `windows`: windows of `window_s`, a shorter recording ends in a gap. `stretch`: one
             window, the whole recording brought to its length, however long it took.
         max_gap_s: Between frames that are farther apart nothing is known.
-        hidden: A layer between the trunk's row and the last one. Without it rows are a linear map
-            of the trunk's row, so that a linear probe finds in them what the trunk knows.
         dropout: Part of the trunk's row that is hidden while training.
         turn_rad: In training, the body is turned about the camera's vertical by up to this.
         scale: In training, the body is made larger or smaller by up to this part.
@@ -61,7 +59,6 @@ class SkeletonNetOp:
     hop_s: float | None = None
     fit: Fit = "windows"
     max_gap_s: float = 0.3
-    hidden: bool = True
     dropout: float = 0.1
     turn_rad: float = 0.3
     scale: float = 0.1
@@ -102,7 +99,7 @@ class SkeletonNetOp:
             SkeletonNet(PARENTS[self.layout], self.num_frames, self.size),
             channels,
             space=space or "raw",
-            head_channels=head_channels(self.size) if self.hidden else None,
+            head_channels=head_channels(self.size),
             dropout=self.dropout,
         )
 
