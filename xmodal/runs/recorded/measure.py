@@ -26,6 +26,8 @@ from xmodal.values import Embedding, Grids
 Reals = NDArray[np.float64]
 Tables = dict[str, Table]
 _KS = (1, 5, 10)
+# Of another way of fitting, probes are fitted again.
+_PROBE_SCHEMA = 2
 _HEAD = (
     "source", "recordings", "accuracy", "low", "high", "balanced", "low", "high", "mAP",
     "calibration error",
@@ -133,11 +135,11 @@ def probe_of(opened: OpenedRecorded, source: str) -> tuple[Probe, tuple[str, ...
     record, file = folder / f"{source}.json", folder / f"{source}.safetensors"
     if record.is_file() and file.is_file():
         known = json.loads(record.read_text())
-        if known["fingerprint"] == fingerprint:
+        if known.get("fingerprint") == fingerprint and known.get("schema") == _PROBE_SCHEMA:
             tensors = load_file(file)
-            chosen = known["chosen_accuracy"]
-            accuracy = float("nan") if chosen is None else float(chosen)
-            probe = Probe(**tensors, strength=known["strength"], chosen_accuracy=accuracy)
+            loss = known["validated_loss"]
+            loss = float("nan") if loss is None else float(loss)
+            probe = Probe(**tensors, strength=known["strength"], validated_loss=loss)
             return probe, tuple(known["classes"])
     places = [i for i in opened.places("train") if opened.table[i].label]
     value = opened.rows(source)
@@ -169,11 +171,12 @@ def _keep(
     folder.mkdir(parents=True, exist_ok=True)
     parts = {n: getattr(probe, n).contiguous() for n in ("mean", "std", "weight", "bias")}
     write_bytes(folder / f"{source}.safetensors", save(parts))
-    chosen = probe.chosen_accuracy
+    loss = probe.validated_loss
     record: dict[str, Any] = {
+        "schema": _PROBE_SCHEMA,
         "classes": list(classes),
         "strength": probe.strength,
-        "chosen_accuracy": None if np.isnan(chosen) else chosen,
+        "validated_loss": None if np.isnan(loss) else loss,
         "fingerprint": fingerprint,
     }
     write_json(folder / f"{source}.json", record)
