@@ -3,7 +3,7 @@
 Ours: `xmodal.losses.QueueSimilarity`, 64 rows of 128 channels and a full queue. Peer: the same loss
 by `torch.nn.functional.kl_div` of two soft-maxes over the concatenated rows. `slope_length` is the
 slope of a straight line through log time over log length, from 8,192 to 65,536 rows, 1 for linear
-growth; 65,536 is the longest queue that MoCo uses. `error` is the largest difference of the gradients
+growth; MoCo uses queues of up to 65,536. `error` is the largest difference of the gradients
 relative to the largest gradient.
 """
 
