@@ -105,11 +105,11 @@ def make(work: Path, workers: int) -> ResultRecord:
         },
         notes=[
             "`motion` and `pupil` see the inertial sensor alone, `pose` the skeleton. A probe is a "
-            "linear classifier on the rows of a network that saw no label; the others answer by "
-            "their own last layer. All students have the same network, batch and random changes. "
-            "Rows `without labels, then ...` go on from the first row without labels, so that "
-            "their steps are those of `labels, twice the steps`. Intervals draw subjects and seeds "
-            f"anew. Settings were chosen on subjects {DEV[0]} and {DEV[1]}.",
+            "linear classifier on what a network that saw no label has before its head; the others "
+            "answer by their own last layer. All students have the same network, batch and random "
+            "changes. Rows `without labels, then ...` go on from the first row without labels, so "
+            "that their steps are those of `labels, twice the steps`. Intervals draw subjects and "
+            f"seeds anew. Settings were chosen on subjects {DEV[0]} and {DEV[1]}.",
         ],
     )
 
@@ -118,9 +118,15 @@ def make(work: Path, workers: int) -> ResultRecord:
 SHOWN: Mapping[str, Mapping[str, str]] = {
     _BASE: {"motion": "motion.truth head"},
     "labels, twice the steps": {"motion": "motion.truth head"},
-    _TOGETHER: {"pose, probe": f"pose probe {ALL}", "motion, probe": f"motion probe {ALL}"},
-    **{name: {"pupil, probe": f"pupil probe {ALL}"} for name in _FROZEN},
-    _COMODO: {"pose, probe": f"pose probe {ALL}", "motion, probe": f"motion probe {ALL}"},
+    _TOGETHER: {
+        "pose, probe": f"pose.trunk probe {ALL}",
+        "motion, probe": f"motion.trunk probe {ALL}",
+    },
+    **{name: {"pupil, probe": f"pupil.trunk probe {ALL}"} for name in _FROZEN},
+    _COMODO: {
+        "pose, probe": f"pose.trunk probe {ALL}",
+        "motion, probe": f"motion.trunk probe {ALL}",
+    },
     "labels and skeleton": {"pose": "pose.truth head", "motion": "motion.truth head"},
     "without labels, then labels": {"motion": "motion.truth head"},
     "without labels, then labels and skeleton": {"motion": "motion.truth head"},
@@ -138,13 +144,13 @@ def jobs(scene: str) -> tuple[dict[tuple[str, int, int], Job], dict[tuple[str, i
     for subject in SUBJECTS:
         for seed in SEEDS:
             together = course("motion_together", scene, subject, seed)
-            judge = {"probes": {"motion": [ALL], "pose": [ALL]}}
+            judge = {"probes": {"motion.trunk": [ALL], "pose.trunk": [ALL]}}
             first[_TOGETHER, subject, seed] = _job(_TOGETHER, together, judge, subject)
             comodo = course("comodo", scene, subject, seed, _comodo())
             first[_COMODO, subject, seed] = _job(_COMODO, comodo, judge, subject)
             for name, changes in _FROZEN.items():
                 made = course("motion_frozen", scene, subject, seed, changes, together)
-                judge = {"probes": {"pupil": [ALL]}}
+                judge = {"probes": {"pupil.trunk": [ALL]}}
                 second[name, subject, seed] = _job(name, made, judge, subject)
             for name, (run, changes, goes_on) in _LABELLED.items():
                 start = together if goes_on else None

@@ -25,6 +25,8 @@ from xmodal.edges.lift.one_hot import OneHot
 from xmodal.errors import DataError
 from xmodal.evaluate import interval
 from xmodal.evaluate.probe import fit_probe
+from xmodal.recordings.inputs import Clips
+from xmodal.recordings.recording import Recordings, gather
 from xmodal.runs.frozen import silent
 from xmodal.runs.recorded.judged import OpenedRecorded, open_recorded
 from xmodal.runs.recorded.learners import load_clip_learners
@@ -35,6 +37,8 @@ from xmodal.values import Labels
 Ids = NDArray[np.int64]
 RUNS = Path(__file__).resolve().parents[2] / "configs" / "runs"
 RESAMPLES = 2000
+# Windows that a network looks at together.
+_AT_ONCE = 128
 # Labels of each class that a probe or a student may see; 0 for all.
 ALL = 0
 
@@ -134,16 +138,25 @@ def judged(opened: OpenedRecorded, judge: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         opened: A trained run.
-        judge: `probes`: sources, and for each the numbers of labels of a class that a linear probe
-            sees; `heads`: sources that give classes; `zero_shot`: sources that are asked by the
-            names of the classes; `strength` of the probes' penalty; `seed` of what is labelled.
+        judge: `probes`: sources (`STUDENT.trunk` for what a student has before its head, which
+            contrast spends on what it contrasts), and for each the numbers of labels of a class
+            that a linear probe sees; `heads`: sources that give classes; `zero_shot`: sources that
+            are asked by the names of the classes; `strength` of the probes' penalty; `seed` of what
+            is labelled.
     """
-    truth, train_places = _truth(opened)
+    recordings = open_data(opened.spec.data)
+    truth, train_places = recordings.labels, opened.places("train")
     right: dict[str, list[int]] = {}
     for source, budgets in judge.get("probes", {}).items():
+        student, ending = source.split(".")[0], source.rpartition(".")[2]
+        rows = (
+            trunk_rows(opened, student, recordings)
+            if ending == "trunk"
+            else opened.rows(source).rows
+        )
         for budget in budgets:
             labelled = chosen_labels(truth, train_places, budget, judge["seed"])
-            found = probed(opened.rows(source).rows, truth, labelled, judge["strength"])
+            found = probed(rows, truth, labelled, judge["strength"])
             right[f"{source} probe {budget}"] = _right(found, truth.ids, opened)
     for source in judge.get("heads", ()):
         found = opened.rows(source).rows.argmax(1).numpy()
@@ -190,8 +203,22 @@ def probed(rows: torch.Tensor, truth: Labels, labelled: Sequence[int], strength:
     return probe.scores(rows).argmax(1)
 
 
-def _truth(opened: OpenedRecorded) -> tuple[Labels, list[int]]:
-    return open_data(opened.spec.data).labels, opened.places("train")
+@torch.no_grad()
+def trunk_rows(opened: OpenedRecorded, student: str, recordings: Recordings) -> torch.Tensor:
+    """What a student makes of every recording before its head, the mean over windows.
+
+    Source:
+        Chen et al., A Simple Framework for Contrastive Learning (SimCLR), ICML 2020, section 4.2.
+    """
+    edge = opened.spec.graph.students()[student]
+    op: Any = edge.op
+    kind = opened.spec.graph.nodes[edge.sources[0]].kind
+    clips: Clips = op.describe(gather(recordings, kind))
+    net: Any = load_clip_learners(opened.run, opened.spec).students[student].net
+    rows = torch.cat([net.encode(part) for part in clips.inputs.split(_AT_ONCE)])
+    of = torch.arange(len(clips)).repeat_interleave(clips.sizes)
+    total = rows.new_zeros(len(clips), rows.shape[1]).index_add(0, of, rows)
+    return total / clips.sizes.clamp_min(1)[:, None]
 
 
 def _asked(opened: OpenedRecorded, source: str, truth: Labels) -> Ids:

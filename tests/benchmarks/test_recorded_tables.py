@@ -91,12 +91,12 @@ def test_students_see_no_label_before_they_are_tuned() -> None:
 
 def test_a_course_is_trained_and_judged_and_another_goes_on(tmp_path: Path, people: Path) -> None:
     together = short("motion_together", people)
-    judge = {**JUDGE, "probes": {"motion": [ALL], "pose": [1]}}
+    judge = {**JUDGE, "probes": {"motion.trunk": [ALL], "pose": [1]}}
     found = train(tmp_path, {"course": together.settings(), "judge": judge})
     assert found["names"] == [f"a{a}_s1_t{t}" for a in (1, 2, 3) for t in (1, 2)]
     assert set(found["groups"]) == {"s1"}
     assert {key: len(right) for key, right in found["right"].items()} == {
-        "motion probe 0": 6,
+        "motion.trunk probe 0": 6,
         "pose probe 1": 6,
     }
     tuned = short("motion_labels", people, start=together)
