@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from xmodal.errors import DataError
@@ -33,6 +34,35 @@ def test_a_cut_film_is_never_a_shorter_one(media, tmp_path, refused, read, fasts
     raw = path.read_bytes()
     path.write_bytes(raw[: len(raw) * sixteenth // 16])
     refused(READERS[read], path, "cut|film")
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "avi", "webm"])
+@pytest.mark.parametrize("sixteenth", [1, 4, 8, 12, 15])
+def test_a_cut_film_of_another_kind(media, tmp_path, refused, suffix, sixteenth):
+    name = "a.mkv" if suffix == "webm" else f"a.{suffix}"
+    path = media.write_film(tmp_path / name)
+    path = path.rename(tmp_path / f"a.{suffix}")
+    assert len(read_video(path).time_s) == 10
+    raw = path.read_bytes()
+    path.write_bytes(raw[: len(raw) * sixteenth // 16])
+    for read in READERS.values():
+        refused(read, path, "wanted")
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_random_damage_to_headers_is_an_error_or_a_film(media, tmp_path, suffix, seed):
+    path = media.write_film(tmp_path / f"a.{suffix}", faststart=suffix == "mp4")
+    raw = bytearray(path.read_bytes())
+    chance = np.random.default_rng(seed)
+    for place in chance.integers(0, 1500, 40):
+        raw[place] = chance.integers(256)
+    path.write_bytes(raw)
+    for read in READERS.values():
+        try:
+            read(path)
+        except DataError:
+            continue
 
 
 def test_a_film_that_was_never_closed(media, tmp_path, refused):

@@ -13,6 +13,7 @@ from torch.nn import functional
 from xmodal.errors import DataError
 from xmodal.recordings.alignment import (
     FilmTurn,
+    aligned_imu,
     delayed,
     film_imu_lag,
     film_turn,
@@ -76,6 +77,23 @@ def test_a_film_against_a_gyroscope_that_is_mounted_another_way():
         assert found.seconds == pytest.approx(lag, abs=FRAME_S / 4)
         late = FilmTurn(turn.rate_radps, turn.time_s + lag)
         assert film_imu_lag(late, imu).seconds == pytest.approx(-lag, abs=FRAME_S / 4)
+
+
+def test_readings_are_put_on_the_films_clock(four_parts):
+    film, imu = panning()
+    turn = film_turn(film)
+    moved, lag = aligned_imu(turn, delayed(imu, 0.4))
+    assert lag.seconds == pytest.approx(0.4, abs=FRAME_S / 4)
+    assert torch.allclose(moved.time_s, imu.time_s, atol=FRAME_S / 4)
+    even, _ = aligned_imu(turn, delayed(imu, 0.4), rate_hz=50.0)
+    assert torch.allclose(even.time_s.diff(), torch.tensor(0.02, dtype=D))
+    assert float(even.time_s[0]) == pytest.approx(FRAME_S / 2)
+    assert even.offsets.tolist() == [0, len(even.gyro_radps)]
+    chance = torch.Generator().manual_seed(3)
+    foreign = replace(imu, gyro_radps=torch.randn(imu.gyro_radps.shape, generator=chance))
+    with pytest.raises(DataError, match="turns that agree") as caught:
+        aligned_imu(turn, foreign)
+    four_parts(caught.value)
 
 
 def test_streams_that_start_at_other_times_on_one_clock_have_no_lag():

@@ -93,6 +93,53 @@ def film_imu_lag(film: Video | FilmTurn, imu: Imu, *, max_lag_s: float = 1.0) ->
     )
 
 
+def aligned_imu(
+    film: Video | FilmTurn,
+    imu: Imu,
+    *,
+    rate_hz: float | None = None,
+    max_lag_s: float = 1.0,
+    least_strength: float = 0.9,
+) -> tuple[Imu, Lag]:
+    """Readings put on the film's clock, and the lag that was taken out.
+
+    Args:
+        film: One film, or what `film_turn` found in it.
+        imu: Readings of a sensor that is fixed to the camera.
+        rate_hz: Even rate to bring the readings to, over the time of the film; they stay as they
+            are if not given. Where readings lack, there are none.
+        max_lag_s: As in `film_imu_lag`.
+        least_strength: Correlation below which the two do not belong together. Three axes and a
+            free smoothing fit a few seconds of foreign readings up to 0.86.
+
+    Raises:
+        DataError: As `film_imu_lag`, or if the two agree less than `least_strength`.
+    """
+    turn = film_turn(film) if isinstance(film, Video) else film
+    lag = film_imu_lag(turn, imu, max_lag_s=max_lag_s)
+    if lag.strength < least_strength:
+        raise DataError(
+            "lag between a film and inertial readings",
+            wanted=f"turns that agree, a correlation of {least_strength:g} or more",
+            got=f"{lag.strength:.3f} at {lag.seconds:.3f} s",
+            fix="check that they are of one recording; raise max_lag_s if clocks differ by more",
+        )
+    moved = delayed(imu, -lag.seconds)
+    if rate_hz is None:
+        return moved, lag
+    start_s, end_s = float(turn.time_s[0]), float(turn.time_s[-1])
+    num = int((end_s - start_s) * rate_hz) + 1
+    both = torch.cat([moved.accel_mps2, moved.gyro_radps], 1)
+    even, known = to_rate(both, moved.time_s, rate_hz, start_s, num)
+    time_s = start_s + torch.arange(num, dtype=torch.float64) / rate_hz
+    return Imu(
+        accel_mps2=even[known, :3],
+        gyro_radps=even[known, 3:],
+        time_s=time_s[known],
+        offsets=torch.tensor([0, int(known.sum())]),
+    ), lag
+
+
 def sound_lag(first: Audio, second: Audio, *, max_lag_s: float = 1.0, whiten: bool = False) -> Lag:
     """How much later the second sound is than the first, to a fraction of a sample.
 

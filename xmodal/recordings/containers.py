@@ -37,7 +37,7 @@ def refuse_empty(path: Path, what: str) -> int:
 
 
 def refuse_cut(path: Path) -> None:
-    """Check the length that WAV, AIFF, Ogg and MP4 files claim against what is there.
+    """Check the length that WAV, AIFF, Ogg, MP4, Matroska and AVI files claim against the file.
 
     Other files pass; their decoders complain, or nobody can know.
 
@@ -50,7 +50,11 @@ def refuse_cut(path: Path) -> None:
         if head[:4] in (b"RIFF", b"RF64") and head[8:12] == b"WAVE":
             _check_wav(file, path, size)
         elif head[:4] == b"FORM" and head[8:11] == b"AIF":
-            _check_aiff(path, size, struct.unpack(">I", head[4:8])[0] + 8)
+            _check_size(path, size, struct.unpack(">I", head[4:8])[0] + 8)
+        elif head[:4] == b"RIFF" and head[8:12] == b"AVI ":
+            _check_size(path, size, struct.unpack("<I", head[4:8])[0] + 8)
+        elif head[:4] == b"\x1aE\xdf\xa3":
+            _check_matroska(file, path, size)
         elif head[:4] == b"OggS":
             _check_ogg(file, path, size)
         elif head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
@@ -157,14 +161,45 @@ def _check_wav_data(path: Path, found: _WavFormat | None, length: int, there: in
         )
 
 
-def _check_aiff(path: Path, size: int, wanted: int) -> None:
+# ---- AIFF, AVI, Matroska -----------------------------------------------------------------------
+
+
+def _check_size(path: Path, size: int, wanted: int) -> None:
     if wanted > size:
         raise DataError(
             str(path),
-            wanted=f"an AIFF file of {wanted} bytes, as its header says",
+            wanted=f"a file of {wanted} bytes, as its header says",
             got=f"{size} bytes: the file is cut",
             fix=_FETCH,
         )
+
+
+def _check_matroska(file: BinaryIO, path: Path, size: int) -> None:
+    """The header, then one segment that holds everything and says how long it is."""
+    file.seek(4)
+    header_bytes, width = _variable_length(file)
+    segment = 4 + width + header_bytes
+    file.seek(segment)
+    if file.read(4) != b"\x18S\x80g":
+        raise DataError(
+            f"{path}, offset {segment}",
+            wanted="a segment after the header of the Matroska file",
+            got="something else, or the end of the file",
+            fix=_FETCH,
+        )
+    segment_bytes, width = _variable_length(file)
+    if segment_bytes != (1 << 7 * width) - 1:  # all ones: written to a pipe, nobody knows
+        _check_size(path, size, segment + 4 + width + segment_bytes)
+
+
+def _variable_length(file: BinaryIO) -> tuple[int, int]:
+    """A length of Matroska and how many bytes it takes: as many as its first byte has zeros."""
+    first = (file.read(1) or b"\0")[0]
+    if not first:
+        return 0, 1
+    width = 9 - first.bit_length()
+    marker = 1 << (8 - width)
+    return int.from_bytes(bytes([first - marker]) + file.read(width - 1), "big"), width
 
 
 # ---- Ogg and MP4 -------------------------------------------------------------------------------

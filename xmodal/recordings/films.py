@@ -32,11 +32,12 @@ def open_film(path: Path, stream: Literal["audio", "video"]) -> Generator[InputC
     refuse_cut(path)
     av = _pyav()
     try:
-        with av.open(str(path)) as film:
+        with av.open(str(path), metadata_errors="ignore") as film:
             if not getattr(film.streams, stream):
                 raise _without(path, stream, film)
             yield film
-    except (av.FFmpegError, IndexError) as error:
+    # PyAV meets damage in its own code as well: streams without a decoder have no attributes.
+    except (av.FFmpegError, IndexError, AttributeError, UnicodeDecodeError) as error:
         raise damaged(path, str(error)) from error
 
 

@@ -122,18 +122,9 @@ def read_imu_checked(
     units = units or ImuUnits()
     refuse_empty(path, "inertial readings in .csv, .npz or .mat")
     suffix = path.suffix.lower()
-    if suffix == ".mat":
-        time_s, readings = _read_utd(path, units)
-    elif suffix in (".csv", ".npz"):
-        table = read_csv(path) if suffix == ".csv" else read_npz(path)
-        time_s, readings = _to_si(path, table, units)
-    else:
-        raise DataError(
-            str(path),
-            wanted="inertial readings in .csv, .npz or .mat",
-            got=f"a file {path.suffix or 'without suffix'}",
-            fix="convert it to csv with named columns",
-        )
+    # What overflows becomes infinite, and is counted as such.
+    with np.errstate(over="ignore", invalid="ignore"):
+        time_s, readings = _in_si(path, suffix, units)
     time_s, readings, repairs = _repair(path, time_s, readings, max_dropped)
     _check_clock(path, time_s)
     accel, gyro = torch.from_numpy(readings[:, :3].copy()), torch.from_numpy(readings[:, 3:].copy())
@@ -149,6 +140,21 @@ def read_imu_checked(
 
 
 # ---- formats -----------------------------------------------------------------------------------
+
+
+def _in_si(path: Path, suffix: str, units: ImuUnits) -> tuple[Times, Readings]:
+    if suffix == ".mat":
+        return _read_utd(path, units)
+    if suffix == ".csv":
+        return _to_si(path, read_csv(path), units)
+    if suffix == ".npz":
+        return _to_si(path, read_npz(path), units)
+    raise DataError(
+        str(path),
+        wanted="inertial readings in .csv, .npz or .mat",
+        got=f"a file {path.suffix or 'without suffix'}",
+        fix="convert it to csv with named columns",
+    )
 
 
 def _read_utd(path: Path, units: ImuUnits) -> tuple[Times, Readings]:

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 MAX_BYTES = 4 << 30
 """Most bytes of all frames together."""
 
-# Frames that a stream may lack of what its header says: encoders count some that are never shown.
-_MISSING_SHARE = 0.02
+# What a stream may lack of the frames that its header counts: encoders count some that are never
+# shown, at least at the ends. A cut file is found before, by its length.
+_MISSING_SHARE, _MISSING_FRAMES = 0.02, 2
 
 
 def read_video(
@@ -68,7 +69,7 @@ def read_video(
             _check_size(path, size)
             frames.append(rgb)
             times.append(time_s)
-    if not frames or num < promised * (1 - _MISSING_SHARE):
+    if not frames or promised - num > max(_MISSING_FRAMES, _MISSING_SHARE * promised):
         raise damaged(path, f"{num} frames, the header says {promised}")
     stacked = np.stack(frames)
     return Video(

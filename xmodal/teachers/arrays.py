@@ -17,6 +17,17 @@ from xmodal.errors import DataError
 MAX_BYTES = 1 << 30
 """Largest array that is read, bytes: a map of 480 x 640 pixels with 768 channels fits."""
 
+# RuntimeError and NotImplementedError are zipfile's for encryption and unknown compression.
+_DAMAGED = (
+    ValueError,
+    OSError,
+    EOFError,
+    RuntimeError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
 # Real features barely compress; a thousand to one is a bomb.
 _MAX_RATIO = 100
 
@@ -39,7 +50,7 @@ def read_array(path: Path, *, max_bytes: int = MAX_BYTES) -> NDArray[Any]:
             return _read_npy(file, path, path.stat().st_size, max_bytes)
     except FileNotFoundError:
         raise wrong_array(path, "an array file", "no such file") from None
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except _DAMAGED as error:
         raise wrong_array(path, "a NumPy file", str(error).splitlines()[0][:200]) from error
 
 
@@ -64,7 +75,7 @@ def read_arrays(path: Path, *, max_bytes: int = MAX_BYTES) -> dict[str, NDArray[
             return found
     except FileNotFoundError:
         raise wrong_array(path, "an array file", "no such file") from None
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except _DAMAGED as error:
         raise wrong_array(path, "a NumPy file", str(error).splitlines()[0][:200]) from error
 
 
