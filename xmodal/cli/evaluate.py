@@ -17,7 +17,7 @@ Data = Annotated[
 Task = Annotated[
     Literal[
         "segmentation", "localisation", "retrieval", "clusters", "views", "features",
-        "classification", "probe", "zero_shot", "robustness",
+        "classification", "probe", "zero_shot", "robustness", "maps",
     ]
     | None,
     typer.Option(help="What to measure; what the run file says, or there are labels for, if none."),

@@ -16,7 +16,9 @@ from xmodal.graph.ports import Kind
 
 Format = Literal["posed_rgbd", "utd_mhad", "sound_folders", "clips"]
 LabelSet = Literal["scannet20", "scannet200", "s3dis"]
-Task = Literal["segmentation", "localisation", "classification", "probe", "zero_shot", "retrieval"]
+Task = Literal[
+    "segmentation", "localisation", "classification", "probe", "zero_shot", "retrieval", "maps",
+]  # fmt: skip
 Split = Literal["train", "val", "test"]
 Count = Annotated[int, Gt(0)]
 Amount = Annotated[float, Ge(0)]
@@ -36,7 +38,7 @@ SENSORS_OF: Mapping[Format, tuple[Kind, ...]] = MappingProxyType(
 # Formats whose samples are recordings: streams and a class instead of points.
 RECORDINGS: tuple[Format, ...] = ("utd_mhad", "sound_folders", "clips")
 # Tasks that recordings can be measured on.
-RECORDING_TASKS: tuple[Task, ...] = ("classification", "probe", "zero_shot", "retrieval")
+RECORDING_TASKS: tuple[Task, ...] = ("classification", "probe", "zero_shot", "retrieval", "maps")
 # Settings that say something of points and pictures only, or of recordings only.
 OF_SCENES = (
     "crop_points", "crops", "loss_rows", "loss_sets", "min_set_points", "balance_scenes", "augment",

@@ -10,9 +10,9 @@ from xmodal.errors import UsageError
 
 Task = Literal[
     "segmentation", "localisation", "retrieval", "clusters", "views", "features",
-    "classification", "probe", "zero_shot", "robustness",
+    "classification", "probe", "zero_shot", "robustness", "maps",
 ]  # fmt: skip
-_OF_RECORDINGS = ("classification", "probe", "zero_shot", "robustness")
+_OF_RECORDINGS = ("classification", "probe", "zero_shot", "robustness", "maps")
 Protocol = Literal["3d", "2d", "both"]
 Chosen = Literal["train", "val", "test", "all"]
 

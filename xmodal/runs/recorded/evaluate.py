@@ -19,6 +19,7 @@ from xmodal.runs.recorded.judged import (
     other_recordings,
     own_recordings,
 )
+from xmodal.runs.recorded.maps import map_tables
 from xmodal.runs.recorded.material import open_data
 from xmodal.runs.recorded.measure import (
     Tables,
@@ -35,6 +36,7 @@ _MEASURES = {
     "probe": probe_tables,
     "zero_shot": zero_shot_tables,
     "retrieval": retrieval_tables,
+    "maps": map_tables,
 }
 
 
@@ -70,7 +72,8 @@ def eval_recordings(request: EvalRequest, report: Reporter) -> str:
         tables: Tables = _MEASURES[task](opened, judged)
         for name, table in tables.items():
             table.write(request.out, name)
-        texts.append(tables[task].text())
+        shown = [task] if task in tables else list(tables)
+        texts += [tables[name].text() for name in shown]
     return "\n\n".join([*texts, f"wrote csv and markdown to {request.out}"])
 
 
