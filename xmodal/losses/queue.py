@@ -5,14 +5,18 @@ Rows are compared by direction. The rules on rows that were not observed are tho
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from xmodal.loss_checks import check_counts, check_temperature
 from xmodal.losses.rows import direction, observed_directions, spread, take, weighted_mean
+
+# Instances that are worked on together: products with 64 rows take 1 MB and stay in a cache.
+_BLOCK = 4096
 
 
 class TeacherQueue(nn.Module):
@@ -37,9 +41,11 @@ class TeacherQueue(nn.Module):
 
     def filled(self) -> Float[Tensor, "K C"]:
         """The keys in the queue, in no order that matters."""
-        keys, count = cast("Tensor", self.keys), cast("Tensor", self.count)
         # a copy: the step's backward still needs these when new ones have entered
-        return keys[: min(int(count), self.size)].clone()
+        return self._view().clone()
+
+    def _view(self) -> Tensor:
+        return cast("Tensor", self.keys)[: min(int(cast("Tensor", self.count)), self.size)]
 
     def _enter(self, keys: Tensor) -> None:
         mine, count = cast("Tensor", self.keys), cast("Tensor", self.count)
@@ -56,7 +62,8 @@ class QueueSimilarity(TeacherQueue):
     Instances are the teacher rows of the queue and of the call itself. Row i adds KL(p || q) with
     p over t_i . k_j / `teacher_temperature` and q over s_i . k_j / `student_temperature`, over all
     instances k_j, with unit rows. In training the call's teacher rows enter the queue once the loss
-    is known. Time and memory are linear in the queue's length.
+    is known. Time is linear in the queue's length; beside the queue itself, memory does not depend
+    on it.
 
     Args:
         channels: Width of the teacher's rows.
@@ -100,11 +107,50 @@ class QueueSimilarity(TeacherQueue):
         check_temperature(student_temperature)
         kept, weight = observed_directions(teacher, valid, weight)
         keys, queries = direction(take(teacher, kept)), direction(take(student, kept))
-        instances = torch.cat([self.filled().to(keys), keys])
-        told = (keys @ instances.T / teacher_temperature).log_softmax(dim=1)
-        given = (queries @ instances.T / student_temperature).log_softmax(dim=1)
-        share = told.exp()
-        values = torch.linalg.vecdot(share, told) - torch.linalg.vecdot(share, given)
+        # No copy: all that the way back needs is made before new rows enter.
+        queue = self._view().to(keys)
+        values = _Divergence.apply(
+            queries, keys.detach(), queue, teacher_temperature, student_temperature
+        )
         if self.training:
             self._enter(keys.detach())
-        return weighted_mean(values, weight, student)
+        return weighted_mean(cast("Tensor", values), weight, student)
+
+
+class _Divergence(torch.autograd.Function):
+    """KL of each row between soft-maxes over products with instances, in blocks of instances.
+
+    Soft-maxes of many rows over a long queue are larger than caches, and several of them would be
+    kept for the way back. Here products are made twice, once for the sums and once for the loss and
+    its gradient, which is all that is kept.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, queries: Tensor, keys: Tensor, queue: Tensor, told: float, asked: float
+    ) -> Tensor:
+        """Values of the rows, by the temperatures of teacher (`told`) and student (`asked`)."""
+        blocks = [*queue.split(_BLOCK), keys]
+        nothing = queries.new_full((len(queries),), -torch.inf)
+        sum_told, sum_asked = nothing, nothing
+        for block in blocks:
+            sum_told = torch.logaddexp(sum_told, (keys @ block.T / told).logsumexp(dim=1))
+            sum_asked = torch.logaddexp(sum_asked, (queries @ block.T / asked).logsumexp(dim=1))
+        values, gradient = torch.zeros_like(nothing), torch.zeros_like(queries)
+        for block in blocks:
+            log_p = (keys @ block.T).div_(told).sub_(sum_told[:, None])
+            log_q = (queries @ block.T).div_(asked).sub_(sum_asked[:, None])
+            p = log_p.exp()
+            values += torch.linalg.vecdot(p, log_p.sub_(log_q))
+            gradient.addmm_(log_q.exp_().sub_(p), block)
+        ctx.save_for_backward(gradient.div_(asked))
+        return values
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  # torch types it as *args
+        ctx: Any, scale: Tensor
+    ) -> tuple[Tensor, None, None, None, None]:
+        """Through the student's rows alone: teachers are frozen."""
+        (gradient,) = ctx.saved_tensors
+        return scale[:, None] * gradient, None, None, None, None
