@@ -14,9 +14,9 @@ from xmodal.edges.distill.info_nce import InfoNce
 from xmodal.edges.encode.imu_tcn import ImuTcn
 from xmodal.errors import DataError, UsageError
 from xmodal.recordings.recording import gather
-from xmodal.train.clips import ClipLearner, Recorded
 from xmodal.train.data import Distill
 from xmodal.train.loop import Average, TrainOptions, fit, replay
+from xmodal.train.recorded import ClipLearner, Recorded
 from xmodal.values import Embedding
 
 OP = ImuTcn(size="micro", window_s=0.8)  # with dropout: its draws must be resumed too

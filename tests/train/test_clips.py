@@ -23,9 +23,10 @@ from xmodal.edges.encode.imu_tcn import ImuTcn
 from xmodal.errors import DataError, UsageError
 from xmodal.recordings.inputs import Clips
 from xmodal.recordings.recording import gather
-from xmodal.train.clips import ClipLearner, ClipTask, Recorded
+from xmodal.train.clips import ClipTask
 from xmodal.train.data import Distill
 from xmodal.train.loop import Average, Stage, TrainOptions, fit
+from xmodal.train.recorded import ClipLearner, Recorded
 from xmodal.train.trainer import Trainer
 from xmodal.values import Embedding
 

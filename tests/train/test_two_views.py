@@ -17,9 +17,9 @@ from xmodal.edges.distill.routed import Routed
 from xmodal.edges.encode.imu_tcn import ImuTcn
 from xmodal.edges.encode.skeleton_net import SkeletonNetOp
 from xmodal.recordings.recording import gather
-from xmodal.train.clips import ClipLearner, Recorded
 from xmodal.train.data import Distill
 from xmodal.train.loop import Average, Stage, TrainOptions, fit
+from xmodal.train.recorded import ClipLearner, Recorded
 from xmodal.values import Embedding, Skeleton
 
 BODY = SkeletonNetOp(size="micro", window_s=1.2, dropout=0.0, jitter=0.05)

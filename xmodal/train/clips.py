@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,86 +23,14 @@ from xmodal.train.forward import uses_bf16
 from xmodal.train.options import Average, TrainOptions
 from xmodal.train.phases import Learner, Phase, with_sources
 from xmodal.train.pooling import rows_and_maps
+from xmodal.train.recorded import Recorded, Rows, detached, in_common, moved
 from xmodal.train.task import Memory, Place, head_of
-from xmodal.values import Embedding, Grids
 
-# Enough to tell a thousand directions apart.
-_START_ROWS = 4096
 _OF_SCENES = (
     "crop_points", "crops", "loss_rows", "loss_sets", "min_set_points", "balance_scenes", "augment",
 )  # fmt: skip
 # Names of recordings that a message shows.
 _SHOWN = 4
-
-Rows = Embedding | Grids
-
-
-@runtime_checkable
-class ClipOp(Protocol):
-    """What training needs of a student's op that looks at windows of a stream."""
-
-    def describe(self, value: Any) -> Clips:
-        """The inputs of all windows."""
-        ...
-
-    def vary(
-        self, inputs: Float[Tensor, "B ..."], generator: torch.Generator
-    ) -> Float[Tensor, "B ..."]:
-        """Windows as training shows them."""
-        ...
-
-
-@dataclass(frozen=True, eq=False)
-class ClipLearner:
-    """A network over recordings in training.
-
-    Attributes:
-        op: Its op: one that looks at windows, or one that is called with rows of other nodes.
-        net: Its module.
-        sources: The nodes that it sees.
-        warm: Whether its weights mean something already; otherwise its last layer is set from its
-            teacher's rows before the first step.
-    """
-
-    op: Any
-    net: Any
-    sources: tuple[str, ...]
-    warm: bool = False
-
-    @property
-    def cloud(self) -> str:
-        """The nodes that it sees."""
-        return ", ".join(self.sources)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Recorded:
-    """The recordings of a training, with all that students and losses need of them.
-
-    Attributes:
-        names: Of the recordings, in order.
-        clips: For each student that looks at a stream, its windows.
-        stored: Rows of frozen nodes: teachers, and what fusions see.
-        classes: Class of each recording, -1 for none.
-        groups: Number of each recording's group.
-    """
-
-    names: tuple[str, ...]
-    clips: Mapping[str, Clips]
-    stored: Mapping[str, Rows]
-    classes: Int[Tensor, " B"]
-    groups: Int[Tensor, " B"]
-
-    def take(self, places: Sequence[int]) -> Recorded:
-        """Some of the recordings; inputs of windows stay where they are."""
-        index = torch.as_tensor(places, dtype=torch.int64)
-        return Recorded(
-            names=tuple(self.names[i] for i in places),
-            clips={name: clips.take(index) for name, clips in self.clips.items()},
-            stored={name: take_samples(value, index) for name, value in self.stored.items()},
-            classes=self.classes[index],
-            groups=self.groups[index],
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,7 +93,7 @@ class ClipTask:
             for edge in () if student.warm else self.losses:
                 if edge.student != name or edge.net is not None or not self._is_stored(edge):
                     continue
-                rows = self._sample(edge.teacher, rng)
+                rows = self.recorded.sample(edge.teacher, rng)
                 if hasattr(student.net, "start_from") and rows.shape[1:] == (
                     student.net.out_channels,
                 ):
@@ -175,7 +103,7 @@ class ClipTask:
             memory = getattr(edge.net, "memory", None)
             if memory is None or not self._is_stored(edge) or self.students[edge.student].warm:
                 continue
-            memory.start_from(self._sample(edge.teacher, rng))
+            memory.start_from(self.recorded.sample(edge.teacher, rng))
 
     def enter(self, phase: Phase) -> list[dict[str, Any]]:
         """Draw among recordings that the stage's edges can say something of."""
@@ -227,7 +155,7 @@ class ClipTask:
                     slow[name] = self._slow(name, drawn, made, generator)
             teachers = [self._teacher(name, drawn, made, slow) for name in edge.teachers]
             student = made[edge.student]
-            if any(_in_common(teacher, student) for teacher in teachers):
+            if any(in_common(teacher, student) for teacher in teachers):
                 op: Any = edge.op
                 parts[index] = op(*teachers, student, **head_of(edge.net))
             else:
@@ -245,7 +173,7 @@ class ClipTask:
             f"{edge.teacher} of {names[i]}"
             for edge in self.losses
             if self._is_stored(edge)
-            for i in self._bad(edge.teacher, drawn.places)
+            for i in self.recorded.bad_samples(edge.teacher, drawn.places)
         ]
         shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
         return Place(f"recordings {shown}", {"recordings": names, "at": drawn.at.tolist()}, bad)
@@ -266,7 +194,7 @@ class ClipTask:
             sources = [
                 made[s]
                 if s in made
-                else _moved(take_samples(self.recorded.stored[s], drawn.places), device)
+                else moved(take_samples(self.recorded.stored[s], drawn.places), device)
                 for s in student.sources
             ]
             with self._precision():
@@ -308,8 +236,8 @@ class ClipTask:
         if name in slow:
             return slow[name]
         if name in made:
-            return _detached(made[name])
-        return _moved(take_samples(self.recorded.stored[name], drawn.places), self.options.device)
+            return detached(made[name])
+        return moved(take_samples(self.recorded.stored[name], drawn.places), self.options.device)
 
     def _precision(self) -> AbstractContextManager[Any]:
         if not self.bf16:
@@ -349,18 +277,6 @@ class ClipTask:
         share = 1.0 / sizes[kind].astype(np.float64)
         return share / share.sum()
 
-    def _sample(self, name: str, rng: np.random.Generator) -> Float[Tensor, "R C"]:
-        value = self.recorded.stored[name]
-        seen = (value.valid & (value.weight > 0)).nonzero().squeeze(1).numpy()
-        chosen = np.sort(rng.permutation(seen)[:_START_ROWS])
-        return value.rows[torch.from_numpy(chosen)].float()
-
-    def _bad(self, name: str, places: Tensor) -> list[int]:
-        value = take_samples(self.recorded.stored[name], places)
-        wrong = ~torch.isfinite(value.rows).all(dim=1) & value.valid
-        sample = torch.arange(len(places)).repeat_interleave(value.offsets.diff())
-        return sorted(set(sample[wrong].tolist()))
-
     def _check(self) -> None:
         recorded, num = self.recorded, len(self.recorded.names)
         known = {*recorded.stored, *self.students, *self.averages}
@@ -393,23 +309,3 @@ class ClipTask:
                 got=", ".join(views),
                 fix="name a student",
             )
-
-
-def _in_common(teacher: Rows, student: Rows) -> bool:
-    if len(teacher.rows) != len(student.rows):
-        return len(teacher.rows) > 0 and len(student.rows) > 0
-    counts = (teacher.valid & (teacher.weight > 0)) & (student.valid & (student.weight > 0))
-    return bool(counts.any())
-
-
-def _detached(value: Rows) -> Rows:
-    return replace(value, rows=value.rows.detach())
-
-
-def _moved(value: Rows, device: str) -> Rows:
-    return replace(
-        value,
-        rows=value.rows.to(device, torch.float32),
-        valid=value.valid.to(device),
-        weight=value.weight.to(device),
-    )

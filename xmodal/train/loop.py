@@ -17,12 +17,12 @@ from typing import Any, Literal
 from xmodal.errors import CheckpointError
 from xmodal.train.averages import fit_student
 from xmodal.train.checkpoint import checkpoint_path
-from xmodal.train.clips import Recorded
 from xmodal.train.crops import Augment
 from xmodal.train.data import Distill, DistillOp, Student
 from xmodal.train.inference import StudentOp, predict, run_student
 from xmodal.train.options import Average, Stage, TrainOptions
 from xmodal.train.phases import Learner
+from xmodal.train.recorded import Recorded
 from xmodal.train.replay import Replay, replay
 from xmodal.train.scenes import Scene
 from xmodal.train.stopping import StopSignals

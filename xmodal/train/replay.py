@@ -11,11 +11,11 @@ from typing import Any
 
 from xmodal.errors import DataError
 from xmodal.train.checkpoint import load_checkpoint
-from xmodal.train.clips import Recorded
 from xmodal.train.data import Distill
 from xmodal.train.failures import NonFinite, name_culprit
 from xmodal.train.options import Average, TrainOptions
 from xmodal.train.phases import Learner
+from xmodal.train.recorded import Recorded
 from xmodal.train.scenes import Scene
 from xmodal.train.threads import torch_threads
 from xmodal.train.trainer import Trainer

@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from xmodal.errors import BackendError
 from xmodal.train.averages import MovingAverages
 from xmodal.train.balance import Balance
-from xmodal.train.clips import ClipTask, Recorded
+from xmodal.train.clips import ClipTask
 from xmodal.train.data import Distill, Student
 from xmodal.train.failures import NonFinite, dump, name_culprit
 from xmodal.train.options import Average, TrainOptions
 from xmodal.train.phases import Learner, Phase, plan_phases
+from xmodal.train.recorded import Recorded
 from xmodal.train.scenes import Scene, SceneTask
 from xmodal.train.state import RESUME_MAY_CHANGE, Generators, TrainingState, plain
 from xmodal.train.task import Memory, Task

@@ -21,9 +21,9 @@ from xmodal.runs.students import averages_of, copy_weights
 from xmodal.store import FeatureInfo, Run
 from xmodal.train.averages import fit_student
 from xmodal.train.checkpoint import checkpoints, fit_state, load_checkpoint
-from xmodal.train.clips import ClipLearner
 from xmodal.train.data import Distill
 from xmodal.train.options import Average
+from xmodal.train.recorded import ClipLearner
 from xmodal.values import Embedding, Grids
 
 Rows = Embedding | Grids

@@ -32,8 +32,8 @@ from xmodal.runs.scenes import adopt
 from xmodal.store import FeatureInfo, Run, create_run, fingerprint_of
 from xmodal.store.recordings import read_samples, write_samples
 from xmodal.train.checkpoint import checkpoints
-from xmodal.train.clips import Recorded
 from xmodal.train.loop import Replay, TrainOptions, TrainResult, fit, replay
+from xmodal.train.recorded import Recorded
 from xmodal.values import Embedding, Grids
 
 Rows = Embedding | Grids
