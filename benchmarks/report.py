@@ -332,6 +332,11 @@ def _log_mel(figures: Figures) -> str:
 
 
 def _growth(figures: Figures) -> list[str]:
+    if "slope_length" in figures:
+        slope = float(figures["slope_length"])
+        return [
+            f"Likeness to a queue: the slope of time over its length in log-log is {slope:.2f}."
+        ]
     if any(key not in figures for key in _GROWTH):
         return []
     points, views, channels, span_mb, view_mb = (float(figures[key]) for key in _GROWTH)
