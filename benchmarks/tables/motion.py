@@ -34,7 +34,7 @@ DEV = (1, 3)
 SEEDS = (0, 1, 2)
 STEPS = 400
 # Of the penalty of every linear probe on rows.
-STRENGTH = 0.1
+STRENGTH = 0.03
 # What was learnt without labels is kept by smaller steps.
 FINE_LR = 1e-3
 _PARTS = 8
