@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,7 +49,7 @@ def people(tmp_path_factory: pytest.TempPathFactory, synthetic: ModuleType) -> P
     return folder
 
 
-def short(run: str, scene: Path, **more: object) -> Course:
+def short(run: str, scene: Path, **more: Any) -> Course:
     changes = {"optimiser/steps": 2, "optimiser/batch": 4, **more.pop("changes", {})}
     return Course(run=run, scene=str(scene), test="*_s1_*", changes=changes, **more)
 
