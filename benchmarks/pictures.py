@@ -26,7 +26,7 @@ from xmodal.runs.lift import LiftRequest, lift_run
 from xmodal.runs.opened import OpenedRun, open_run
 from xmodal.runs.prompts import Prompt
 from xmodal.runs.sheets import edits_sheet, features_sheet, query_sheet
-from xmodal.splat_files import read_splats
+from xmodal.splats.files import read_splats
 
 ROOT = Path(__file__).resolve().parents[1]
 SHOWN = ROOT / "docs" / "assets"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from plyfile import PlyData, PlyElement
 
 from xmodal.errors import DataError
-from xmodal.splat_files import read_splat_file, read_splats
+from xmodal.splats.files import read_splat_file, read_splats
 
 NAMES = [
     *("x", "y", "z", "nx", "ny", "nz", "f_dc_0", "f_dc_1", "f_dc_2", "opacity"),

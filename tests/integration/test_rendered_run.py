@@ -18,7 +18,7 @@ from xmodal.runs.frozen import silent
 from xmodal.runs.opened import open_run
 from xmodal.runs.query import Prompt, QueryOutputs, query_run
 from xmodal.runs.train import TrainRequest, apply_run, train_run
-from xmodal.splat_files import read_splats
+from xmodal.splats.files import read_splats
 from xmodal.store import Run
 from xmodal.world import WorldOptions, make_world
 

@@ -18,7 +18,7 @@ from xmodal.runs.frozen import silent
 from xmodal.runs.lift import LiftRequest, lift_run
 from xmodal.runs.opened import OpenedRun, open_run
 from xmodal.runs.sheets import Frames, edits_sheet, features_sheet, query_sheet
-from xmodal.splat_edit import delete_splats
+from xmodal.splats.edits import delete_splats
 from xmodal.world import WorldOptions, make_world
 
 pytestmark = pytest.mark.usefixtures("packaged_weights")

@@ -24,7 +24,7 @@ from xmodal.runs.opened import OpenedRun, open_run
 from xmodal.runs.prompts import Prompt
 from xmodal.runs.query import QueryOutputs, query_run
 from xmodal.runs.selections import select
-from xmodal.splat_files import read_splats
+from xmodal.splats.files import read_splats
 from xmodal.world import WorldOptions, make_world
 
 BALL = Prompt(text="soccer ball")

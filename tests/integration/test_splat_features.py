@@ -29,7 +29,7 @@ from xmodal.runs.lift import LiftRequest, lift_run
 from xmodal.runs.localise import localisation_tables
 from xmodal.runs.opened import open_run
 from xmodal.runs.train import TrainRequest, train_run
-from xmodal.splat_render import SplatRenderer, composited
+from xmodal.splats.drawing import SplatRenderer, composited
 from xmodal.store import FeatureInfo, Features, Run
 from xmodal.values import FeatureMap, Image, Masks
 from xmodal.world import WorldOptions, make_world
@@ -289,7 +289,7 @@ def test_a_single_view_cannot_be_held_out() -> None:
 def test_a_view_that_is_left_out_changes_nothing() -> None:
     splats = two()
     lift: Callable[..., Any] = op_class("lift", "splats")(hold_out=2)  # pyright: ignore[reportCallIssue]
-    from xmodal.splat_values import as_gaussians
+    from xmodal.splats.values import as_gaussians
 
     lifted = lift([frame("a", 1e9), frame("b", 2.0)], as_gaussians(splats))
     assert lifted.rows[:, 0].tolist() == pytest.approx([2.0, 2.0])

@@ -19,7 +19,7 @@ from xmodal.config import configs_folder
 from xmodal.config.reader import read_yaml, write_yaml
 from xmodal.runs.lift import LiftRequest, lift_run, silent
 from xmodal.runs.train import TrainRequest, train_run
-from xmodal.splat_files import read_splats
+from xmodal.splats.files import read_splats
 from xmodal.store import Run
 from xmodal.teachers.weights import EFFICIENTNET_LITE2, MINILM
 

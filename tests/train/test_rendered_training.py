@@ -20,8 +20,8 @@ from xmodal.edges.distill.render import Render
 from xmodal.edges.encode.gaussian_head import GaussianHeadOp
 from xmodal.edges.encode.splat_scene import SplatSceneOp
 from xmodal.errors import DataError, UsageError
-from xmodal.frame_values import frame_at
-from xmodal.splat_values import as_gaussians
+from xmodal.splats.frames import frame_at
+from xmodal.splats.values import as_gaussians
 from xmodal.store import FeatureInfo, Run
 from xmodal.train.drawn import predict_splats
 from xmodal.train.loop import Augment, Average, Distill, Student, TrainOptions, fit, replay

@@ -11,7 +11,7 @@ from lifting.gaussians.initialise import splats_from_points
 from lifting.gaussians.joint import draw_jointly
 from lifting.gaussians.splats import Splats
 from lifting.operator import LiftOperator
-from xmodal.frame_values import Frame, stack_frames
+from xmodal.splats.frames import Frame, stack_frames
 from xmodal.values import Frames, Points
 
 CHANNELS = 4

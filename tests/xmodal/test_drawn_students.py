@@ -14,7 +14,7 @@ from xmodal.edges.encode.gaussian_head import GaussianHeadOp
 from xmodal.edges.encode.splat_scene import SplatSceneOp
 from xmodal.errors import DataError
 from xmodal.graph import Graph
-from xmodal.splat_values import as_gaussians
+from xmodal.splats.values import as_gaussians
 
 CLOUD = floor(120)
 

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.xmodal import splat_scene
+from tests.splats import splat_scene
 from xmodal.feature_colours import coloured_store, feature_colours, store_colours
 
 

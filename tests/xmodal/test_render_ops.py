@@ -29,8 +29,8 @@ from xmodal import losses
 from xmodal.edges.distill.render import Render
 from xmodal.edges.lift.frames import LiftFrames
 from xmodal.errors import DataError
-from xmodal.frame_values import Frame, frame_at, stack_frames
-from xmodal.splat_values import as_gaussians
+from xmodal.splats.frames import Frame, frame_at, stack_frames
+from xmodal.splats.values import as_gaussians
 from xmodal.values import Depth, FeatureMap, Frames, Gaussians, Image
 
 CLOUD = floor(120)

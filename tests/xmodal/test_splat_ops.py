@@ -16,7 +16,7 @@ from xmodal.config.problems import ConfigReportError
 from xmodal.edges import op_class
 from xmodal.errors import DataError
 from xmodal.graph import Graph
-from xmodal.splat_values import as_gaussians, as_splats, centres
+from xmodal.splats.values import as_gaussians, as_splats, centres
 from xmodal.values import Depth, FeatureMap, Gaussians, Image, Masks, Points, PointSets
 
 HW = (24, 32)

@@ -112,6 +112,7 @@ _BUILT_IN: Mapping[Verb, Mapping[str, str]] = MappingProxyType(
             "instances": "xmodal.edges.lift.instances:Instances",
             "segment_crops": "xmodal.edges.lift.segment_crops:SegmentCrops",
             "one_hot": "xmodal.edges.lift.one_hot:OneHot",
+            "cells": "xmodal.edges.lift.cells:MapCells",
             "fit_splats": "xmodal.edges.lift.fit_splats:FitSplats",
             "splats": "xmodal.edges.lift.splats:LiftSplats",
             "splat_sets": "xmodal.edges.lift.splat_sets:SplatSets",

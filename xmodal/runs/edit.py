@@ -13,9 +13,9 @@ from xmodal.errors import UsageError
 from xmodal.runs.opened import OpenedRun, open_run
 from xmodal.runs.prompts import Prompt
 from xmodal.runs.selections import describe_selections, needed_splats, select
-from xmodal.splat_edit import Edited, delete_splats, extract_splats, recolour_splats
-from xmodal.splat_files import write_dot_splat, write_splats
-from xmodal.splat_query import SplatSelection
+from xmodal.splats.edits import Edited, delete_splats, extract_splats, recolour_splats
+from xmodal.splats.files import write_dot_splat, write_splats
+from xmodal.splats.query import SplatSelection
 
 _EXAMPLE = 'xmodal edit RUN "soccer ball" --delete --out edited.ply'
 

@@ -14,7 +14,7 @@ from xmodal.errors import UsageError
 from xmodal.ply import write_points
 from xmodal.runs.opened import open_run
 from xmodal.runs.recorded.material import is_recorded
-from xmodal.splat_files import write_dot_splat, write_splats
+from xmodal.splats.files import write_dot_splat, write_splats
 from xmodal.store import Features, Run
 
 # Enough rows for three stable components; more only costs time.

@@ -17,7 +17,7 @@ from xmodal.datasets import Scene
 from xmodal.errors import ConfigError, DataError
 from xmodal.graph import Edge, Graph
 from xmodal.runs.settings import parse_bytes, sensor_values
-from xmodal.splat_values import centres
+from xmodal.splats.values import centres
 from xmodal.store import FeatureInfo, fingerprint_of
 from xmodal.teachers.cache import CachedViews, TeacherCache
 from xmodal.teachers.weights import user_cache

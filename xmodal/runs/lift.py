@@ -36,8 +36,8 @@ from xmodal.runs.settings import (
     splats_runfile,
     teacher_op,
 )
-from xmodal.splat_files import read_splats, write_splats
-from xmodal.splat_values import as_gaussians, as_splats, centres
+from xmodal.splats.files import read_splats, write_splats
+from xmodal.splats.values import as_gaussians, as_splats, centres
 from xmodal.store import FeatureInfo, Run, create_run, fingerprint_of
 from xmodal.values import Frames, PointSets
 

@@ -17,7 +17,7 @@ from xmodal.query import ensemble, row_scores, vector_scores
 from xmodal.render import peak_pixel
 from xmodal.runs.opened import OpenedRun
 from xmodal.runs.query import feature_at, teacher_image
-from xmodal.splat_render import SplatRenderer
+from xmodal.splats.drawing import SplatRenderer
 
 SINGLE = "single view"
 ENSEMBLE = "ensemble"

@@ -17,8 +17,8 @@ from xmodal.query import Scores, ensemble, text_relevancy
 from xmodal.render import PointRenderer
 from xmodal.runs.recorded.material import is_recorded
 from xmodal.runs.settings import open_run_scene, teacher_edge, text_teacher
-from xmodal.splat_files import read_splats
-from xmodal.splat_render import SplatRenderer
+from xmodal.splats.drawing import SplatRenderer
+from xmodal.splats.files import read_splats
 from xmodal.store import Features, Run
 from xmodal.teachers.cache import TeacherCache
 from xmodal.teachers.weights import user_cache

@@ -17,7 +17,7 @@ from xmodal.errors import UsageError
 from xmodal.query import FoundObject, Scores, ensemble
 from xmodal.runs.opened import OpenedRun
 from xmodal.runs.prompts import Prompt, frame_index, parse_box, parse_click, picture
-from xmodal.splat_prompts import (
+from xmodal.splats.prompts import (
     ImageBoxPrompt,
     ImagePrompt,
     PixelPrompt,
@@ -25,7 +25,7 @@ from xmodal.splat_prompts import (
     TextPrompt,
     share_in_image_box,
 )
-from xmodal.splat_query import SelectOptions, SplatSelection, query_splats, select_splats
+from xmodal.splats.query import SelectOptions, SplatSelection, query_splats, select_splats
 from xmodal.store import Features
 
 # Drawing a photo of many megapixels takes long and tells nothing more of where a box is.

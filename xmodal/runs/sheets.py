@@ -35,7 +35,7 @@ from xmodal.runs.frozen import splats_node
 from xmodal.runs.opened import OpenedRun, open_run
 from xmodal.runs.prompts import frame_index
 from xmodal.runs.selections import needed_splats
-from xmodal.splat_render import SplatRenderer
+from xmodal.splats.drawing import SplatRenderer
 
 # Longest side of what is drawn: panels are not larger.
 _SIDE_PX = 640

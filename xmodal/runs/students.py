@@ -18,8 +18,8 @@ from xmodal.errors import CheckpointError, DataError, UsageError
 from xmodal.graph.parts import projects
 from xmodal.runs.frozen import feature_arrays
 from xmodal.runs.scenes import home_of
-from xmodal.splat_files import read_splats, write_splats
-from xmodal.splat_values import as_gaussians
+from xmodal.splats.files import read_splats, write_splats
+from xmodal.splats.values import as_gaussians
 from xmodal.store import FeatureInfo, Features, Run
 from xmodal.train.averages import fit_student
 from xmodal.train.checkpoint import checkpoints, fit_state, load_checkpoint

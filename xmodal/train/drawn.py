@@ -9,7 +9,7 @@ from torch import Tensor
 from detectors.splat_student import Shapes, SplatStudent
 from lifting.gaussians.harmonics import sh_from_rgb
 from lifting.gaussians.splats import Splats
-from xmodal.splat_values import as_splats
+from xmodal.splats.values import as_splats
 from xmodal.train.inference import StudentOp, blocks_of, inputs_of, places_of
 from xmodal.values import Gaussians, Points
 

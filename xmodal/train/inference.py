@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from detectors.point_student import PointStudent
-from xmodal.splat_values import centres
+from xmodal.splats.values import centres
 from xmodal.values import Gaussians, Points
 
 # Points that a network looks at together: about 1 GB of activations for the tiny U-Net.

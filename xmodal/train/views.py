@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from xmodal.frame_values import Frame, frame_at, stack_frames
+from xmodal.splats.frames import Frame, frame_at, stack_frames
 from xmodal.values import Frames
 
 # Splats whose centres lie this far outside the picture, in widths of it, still reach into it.

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from lifting.gaussians.joint import JointView
-    from xmodal.frame_values import Frame
+    from xmodal.splats.frames import Frame
     from xmodal.values import Frames, Gaussians
 
 _WEIGHTS = ("colour", "depth", "features", "self_teach")
@@ -102,8 +102,8 @@ class Render:
         import torch
 
         from lifting.gaussians.joint import draw_jointly
-        from xmodal.frame_values import frame_at
-        from xmodal.splat_values import as_splats
+        from xmodal.splats.frames import frame_at
+        from xmodal.splats.values import as_splats
 
         rows = student.rows
         if rows is None or len(teacher) == 0:

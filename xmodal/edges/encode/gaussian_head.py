@@ -77,7 +77,7 @@ class GaussianHeadOp(VoxelSettings):
         import torch
 
         from lifting.gaussians.initialise import splats_from_points
-        from xmodal.splat_values import start_columns
+        from xmodal.splats.values import start_columns
 
         starts: list[Tensor] = []
         bounds = cloud.offsets.tolist()

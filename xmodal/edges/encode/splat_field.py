@@ -73,7 +73,7 @@ class SplatFieldOp:
         """Rows of every splat, in the field's space; differentiable."""
         from dataclasses import replace
 
-        from xmodal.splat_values import centres
+        from xmodal.splats.values import centres
         from xmodal.train.inference import run_student
 
         points = centres(replace(splats, rows=None))

@@ -79,7 +79,7 @@ class SplatSceneOp:
         """The number of each splat, and what it starts as."""
         import torch
 
-        from xmodal.splat_values import as_splats, start_columns
+        from xmodal.splats.values import as_splats, start_columns
 
         start = start_columns(as_splats(splats, "op `splat_scene`"))
         # Whole numbers are exact in float32 up to 16 million.

@@ -117,7 +117,7 @@ class FitSplats:
             DataError: If there are no pictures, no points to start from, no depth for
                 `depth_weight`, or the fit diverges.
         """
-        from xmodal.splat_values import as_gaussians
+        from xmodal.splats.values import as_gaussians
 
         if self.depth_weight > 0 and depth is None:
             raise DataError(

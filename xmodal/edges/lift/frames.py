@@ -11,7 +11,7 @@ from xmodal.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from xmodal.frame_values import Frame
+    from xmodal.splats.frames import Frame
     from xmodal.values import Depth, FeatureMap, Frames, Image, Masks, Views
 
 
@@ -60,7 +60,7 @@ class LiftFrames:
             DataError: If no view is left, there is not one map (or depth map) per picture, frames
                 differ in width, or parts of a frame do not fit each other.
         """
-        from xmodal.frame_values import stack_frames
+        from xmodal.splats.frames import stack_frames
 
         for name, other in (("map", maps), ("depth map", depth)):
             if other is not None and len(other) != len(cameras):
@@ -115,7 +115,7 @@ class LiftFrames:
         from lifting.views import ViewGeometry
         from xmodal.edges.lift.fit_splats import photo_of
         from xmodal.edges.lift.lazy_views import lift_view
-        from xmodal.frame_values import Frame
+        from xmodal.splats.frames import Frame
 
         others = {part.name for part in (depth, seen) if part is not None} - {image.name}
         if others:

@@ -72,7 +72,7 @@ class SplatPixels:
         from lifting.gaussians.teacher_views import mask_level_taps
         from lifting.point_sets import stack_rows
         from xmodal.edges.lift.splat_views import SplatViews
-        from xmodal.splat_values import as_splats
+        from xmodal.splats.values import as_splats
         from xmodal.values import PointSets
 
         given = as_splats(splats, "lift to pixels of splats")

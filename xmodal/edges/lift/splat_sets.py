@@ -66,7 +66,7 @@ class SplatSets:
         from lifting.gaussians.teacher_views import mask_level_taps, view_taps
         from lifting.point_sets import stack_rows
         from xmodal.edges.lift.splat_views import SplatViews
-        from xmodal.splat_values import as_splats
+        from xmodal.splats.values import as_splats
         from xmodal.values import PointSets
 
         given = as_splats(splats, "lift to sets of splats")

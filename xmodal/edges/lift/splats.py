@@ -82,7 +82,7 @@ class LiftSplats:
         from lifting.gaussians.closed_form import Tikhonov, lift_splats
         from xmodal.edges.lift.splat_views import SplatViews
         from xmodal.errors import DataError
-        from xmodal.splat_values import as_splats
+        from xmodal.splats.values import as_splats
 
         given = as_splats(splats, "lift to splats")
         shown = left_in(maps, self.hold_out)

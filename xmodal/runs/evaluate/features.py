@@ -25,7 +25,7 @@ from xmodal.runs.evaluate.subject import Subject
 from xmodal.runs.frozen import Report, Reporter, load_teachers
 from xmodal.runs.opened import OpenedRun
 from xmodal.runs.settings import teachers_of
-from xmodal.splat_render import composited, observed
+from xmodal.splats.drawing import composited, observed
 from xmodal.store import Features
 from xmodal.teachers.cache import CachedViews
 from xmodal.values import FeatureMap, Masks, Views

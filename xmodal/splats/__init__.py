@@ -1,0 +1,1 @@
+"""Splats as values, in files and pictures: asked, selected and edited."""
