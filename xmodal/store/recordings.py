@@ -70,16 +70,22 @@ def read_samples(run: Run, node: str) -> Embedding | Grids:
             fix=f"xmodal train {run.runfile} --out {run.path}",
         )
     _, arrays, rows = open_samples(_folder(run, node))
-    parts = {
-        "rows": torch.from_numpy(np.asarray(rows, dtype=np.float32)),
-        "valid": torch.from_numpy(np.array(arrays["valid"])),
-        "weight": torch.from_numpy(np.array(arrays["weight"])),
-        "offsets": torch.from_numpy(np.array(arrays["offsets"])),
-    }
-    if "grid_hw" in arrays:
-        height, width = arrays["grid_hw"].tolist()
-        return Grids(**parts, grid_hw=(height, width))
-    return Embedding(**parts)
+    found = Embedding(
+        rows=torch.from_numpy(np.asarray(rows, dtype=np.float32)),
+        valid=torch.from_numpy(np.array(arrays["valid"])),
+        weight=torch.from_numpy(np.array(arrays["weight"])),
+        offsets=torch.from_numpy(np.array(arrays["offsets"])),
+    )
+    if "grid_hw" not in arrays:
+        return found
+    height, width = arrays["grid_hw"].tolist()
+    return Grids(
+        rows=found.rows,
+        valid=found.valid,
+        weight=found.weight,
+        offsets=found.offsets,
+        grid_hw=(height, width),
+    )
 
 
 def _folder(run: Run, node: str) -> Path:

@@ -28,6 +28,7 @@ from xmodal.runs.recorded.measure import (
     retrieval_tables,
     zero_shot_tables,
 )
+from xmodal.values import Embedding
 
 # Noise in units of a stream's spread that robustness is measured with.
 _NOISES = (0.5, 1.0)
@@ -114,8 +115,10 @@ def _tasks(opened: OpenedRecorded, judged: Judged, request: EvalRequest) -> Sequ
         return [request.task]
     if opened.spec.evaluation.tasks:
         return opened.spec.evaluation.tasks
-    classes = [s for s in judged.rows if opened.info(s).classes and not opened.from_labels(s)]
-    return ["classification"] if classes else ["probe"]
+    single = [s for s, value in judged.rows.items() if isinstance(value, Embedding)]
+    if any(opened.info(s).classes and not opened.from_labels(s) for s in single):
+        return ["classification"]
+    return ["probe"] if single else ["maps"]
 
 
 def _check(request: EvalRequest) -> None:
