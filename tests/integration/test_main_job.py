@@ -16,7 +16,8 @@ from xmodal.runs.evaluate import EvalRequest, eval_run
 from xmodal.runs.export import export_ply
 from xmodal.runs.lift import LiftRequest, lift_run, silent
 from xmodal.runs.opened import open_run
-from xmodal.runs.query import Prompt, QueryOutputs, query_run
+from xmodal.runs.prompts import Prompt, QueryOutputs
+from xmodal.runs.query import query_run
 from xmodal.runs.train import TrainRequest, apply_run, train_run
 from xmodal.store import Run
 

@@ -15,8 +15,8 @@ from xmodal.errors import ConfigError, DataError, UsageError
 from xmodal.runs.evaluate import EvalRequest, eval_run
 from xmodal.runs.frozen import silent
 from xmodal.runs.lift import LiftRequest, lift_run
-from xmodal.runs.prompts import Prompt
-from xmodal.runs.query import QueryOutputs, query_run
+from xmodal.runs.prompts import Prompt, QueryOutputs
+from xmodal.runs.query import query_run
 from xmodal.runs.train import TrainRequest, apply_run, train_run
 from xmodal.store import Run
 from xmodal.store.recordings import read_samples

@@ -21,8 +21,8 @@ from xmodal.runs.edit import EditRequest, edit_run
 from xmodal.runs.frozen import silent
 from xmodal.runs.lift import LiftRequest, lift_run
 from xmodal.runs.opened import OpenedRun, open_run
-from xmodal.runs.prompts import Prompt
-from xmodal.runs.query import QueryOutputs, query_run
+from xmodal.runs.prompts import Prompt, QueryOutputs
+from xmodal.runs.query import query_run
 from xmodal.runs.selections import select
 from xmodal.splats.files import read_splats
 from xmodal.world import WorldOptions, make_world

@@ -20,7 +20,8 @@ from xmodal.runs.export import export_ply
 from xmodal.runs.frozen import silent
 from xmodal.runs.lift import LiftRequest, lift_run
 from xmodal.runs.opened import open_run
-from xmodal.runs.query import Prompt, QueryOutputs, query_run
+from xmodal.runs.prompts import Prompt, QueryOutputs
+from xmodal.runs.query import query_run
 from xmodal.runs.train import TrainRequest, apply_run, train_run
 from xmodal.splats.files import read_splats
 from xmodal.store import Run

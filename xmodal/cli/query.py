@@ -38,8 +38,8 @@ def query(
 
         xmodal query RUN --click 000000,380,185 --source lifted --scores s.npy
     """
-    from xmodal.runs.prompts import Prompt
-    from xmodal.runs.query import QueryOutputs, query_run
+    from xmodal.runs.prompts import Prompt, QueryOutputs
+    from xmodal.runs.query import query_run
 
     negatives = tuple(negative or ())
     prompt = Prompt(text=text, click=click, box=box, image=image, negatives=negatives)

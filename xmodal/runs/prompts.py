@@ -71,6 +71,18 @@ class Prompt:
         return self.text or self.click or self.box or str(self.image)
 
 
+@dataclass(frozen=True, kw_only=True)
+class QueryOutputs:
+    """Files to write, and how much to report."""
+
+    ply: Path | None = None
+    png: Path | None = None
+    json: Path | None = None
+    scores: Path | None = None
+    frame: str | None = None
+    top: int = 10
+
+
 def parse_click(text: str) -> tuple[str, float, float]:
     """Split FRAME,U,V.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,23 +28,11 @@ from xmodal.query import (
 )
 from xmodal.render import FloatImage, overlay, write_picture
 from xmodal.runs.opened import OpenedRun, open_run
-from xmodal.runs.prompts import Prompt, frame_index, parse_click, picture
+from xmodal.runs.prompts import Prompt, QueryOutputs, frame_index, parse_click, picture
 from xmodal.runs.recorded.material import is_recorded
 from xmodal.runs.selections import as_objects, box_scores, describe_selections, select
 from xmodal.store import Run
 from xmodal.values import FeatureMap, Masks
-
-
-@dataclass(frozen=True, kw_only=True)
-class QueryOutputs:
-    """Files to write, and how much to report."""
-
-    ply: Path | None = None
-    png: Path | None = None
-    json: Path | None = None
-    scores: Path | None = None
-    frame: str | None = None
-    top: int = 10
 
 
 def query_run(path: Path, prompt: Prompt, source: str | None, outputs: QueryOutputs) -> str:

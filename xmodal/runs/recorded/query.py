@@ -13,8 +13,7 @@ from xmodal.atomic import write_json
 from xmodal.errors import UsageError
 from xmodal.evaluate.tables import Table
 from xmodal.query import write_scores
-from xmodal.runs.prompts import Prompt
-from xmodal.runs.query import QueryOutputs
+from xmodal.runs.prompts import Prompt, QueryOutputs
 from xmodal.runs.recorded.judged import OpenedRecorded, open_recorded
 
 
