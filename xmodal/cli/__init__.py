@@ -9,7 +9,19 @@ from types import FrameType
 
 import typer
 
-from xmodal.cli import demo, doctor, edit, evaluate, figure, inspect, lift, query, train, world
+from xmodal.cli import (
+    demo,
+    doctor,
+    edit,
+    evaluate,
+    figure,
+    inspect,
+    lift,
+    query,
+    rooms,
+    train,
+    world,
+)
 from xmodal.errors import XmodalError
 
 app = typer.Typer(
@@ -25,6 +37,7 @@ app = typer.Typer(
 for verb in (
     demo.demo,
     world.world,
+    rooms.rooms,
     inspect.check,
     lift.lift,
     train.train,

@@ -14,7 +14,7 @@ from annotated_types import Ge, Gt, Le, Len, Lt
 
 from xmodal.graph.ports import Kind
 
-Format = Literal["posed_rgbd", "utd_mhad", "sound_folders", "clips"]
+Format = Literal["posed_rgbd", "utd_mhad", "sound_folders", "clips", "daps"]
 LabelSet = Literal["scannet20", "scannet200", "s3dis"]
 Task = Literal[
     "segmentation", "localisation", "classification", "probe", "zero_shot", "retrieval", "maps",
@@ -33,10 +33,11 @@ SENSORS_OF: Mapping[Format, tuple[Kind, ...]] = MappingProxyType(
         "utd_mhad": ("imu", "skeleton", "labels"),
         "sound_folders": ("audio", "labels"),
         "clips": ("audio", "imu", "skeleton", "video", "labels", "text"),
+        "daps": ("audio", "video", "grids"),
     }
 )
 # Formats whose samples are recordings: streams and a class instead of points.
-RECORDINGS: tuple[Format, ...] = ("utd_mhad", "sound_folders", "clips")
+RECORDINGS: tuple[Format, ...] = ("utd_mhad", "sound_folders", "clips", "daps")
 # Tasks that recordings can be measured on.
 RECORDING_TASKS: tuple[Task, ...] = ("classification", "probe", "zero_shot", "retrieval", "maps")
 # Settings that say something of points and pictures only, or of recordings only.

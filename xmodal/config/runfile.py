@@ -300,7 +300,8 @@ def _check_sensors(run: RunFile, graph: Graph, note: Any) -> None:
             fix = "choose data with this sensor, or a graph without it"
             wanted = f"a sensor of {run.data.format} data: {', '.join(given)}"
             note(loc, wanted, f"`{name}`, which is {node.kind}", fix)
-        elif node.kind in first:
+        # Maps are told apart by the names of their nodes.
+        elif node.kind in first and node.kind != "grids":
             got = f"`{name}` beside `{first[node.kind]}`"
             fix = "use one node for both"
             note(loc, f"one {node.kind} sensor, as {run.data.format} data has", got, fix)

@@ -80,19 +80,9 @@ def disturbed(
         if index not in touched:
             items.append(item)
             continue
-        streams: dict[Kind, Callable[[], Stream]] = dict(item.streams)
-        theirs = recordings.items[other[index]].streams
-        for kind in disturbance.swapped:
-            if kind in streams and kind in theirs:
-                streams[kind] = theirs[kind]
-        for kind, share in disturbance.noise.items():
-            if kind in streams:
-                seed = [disturbance.seed, index, STREAMS.index(kind)]
-                streams[kind] = partial(_noisy, streams[kind], share, seed)
-        for kind in lost.get(index, ()):
-            streams.pop(kind, None)
-        items.append(replace(item, streams=streams))
-    if empty := [item.name for item in items if not item.streams]:
+        their = recordings.items[other[index]]
+        items.append(_changed(item, their, disturbance, index, lost.get(index, ())))
+    if empty := [item.name for item in items if not item.kinds]:
         raise UsageError(
             f"missing {', '.join(disturbance.missing)}",
             wanted="at least one stream that is left in every recording",
@@ -102,18 +92,38 @@ def disturbed(
     return replace(recordings, items=tuple(items))
 
 
+def _changed(
+    item: Recording, their: Recording, given: Disturbance, index: int, gone: Sequence[Kind]
+) -> Recording:
+    """One recording, disturbed."""
+    streams: dict[Kind, Callable[[], Stream]] = dict(item.streams)
+    for kind in given.swapped:
+        if kind in streams and kind in their.streams:
+            streams[kind] = their.streams[kind]
+    for kind, share in given.noise.items():
+        if kind == "grids" and item.maps:
+            raise _no_noise("grids")
+        if kind in streams:
+            seed = [given.seed, index, STREAMS.index(kind)]
+            streams[kind] = partial(_noisy, streams[kind], share, seed)
+    for kind in gone:
+        streams.pop(kind, None)
+    maps = their.maps if "grids" in given.swapped else item.maps
+    return replace(item, streams=streams, maps={} if "grids" in gone else maps)
+
+
 def _lost(
     recordings: Recordings, disturbance: Disturbance, places: Sequence[int]
 ) -> dict[int, list[Kind]]:
     """Kinds that recordings lose, by number."""
     lost: dict[int, list[Kind]] = {}
     for kind, share in disturbance.missing.items():
-        having = [i for i in places if kind in recordings.items[i].streams]
+        having = [i for i in places if kind in recordings.items[i].kinds]
         rng = np.random.default_rng([disturbance.seed, STREAMS.index(kind)])
         wanted = round(share * len(having))
         if share < 1:
             gone = {i: {kind, *lost.get(i, ())} for i in having}
-            having = [i for i in having if recordings.items[i].streams.keys() - gone[i]]
+            having = [i for i in having if recordings.items[i].kinds - gone[i]]
         for index in rng.permutation(having)[:wanted].tolist():
             lost.setdefault(int(index), []).append(kind)
     return lost
@@ -140,10 +150,14 @@ def _noisy(read: Callable[[], Stream], share: float, seed: list[int]) -> Stream:
     elif isinstance(value, Skeleton):
         changed["joints_m"] = shaken(value.joints_m)
     else:
-        raise UsageError(
-            "noise",
-            wanted="audio, imu or skeleton",
-            got=type(value).__name__.lower(),
-            fix="films and maps can be missing or swapped, not noisy",
-        )
+        raise _no_noise(type(value).__name__.lower())
     return replace(value, **changed)
+
+
+def _no_noise(kind: str) -> UsageError:
+    return UsageError(
+        "noise",
+        wanted="audio, imu or skeleton",
+        got=kind,
+        fix="films and maps can be missing or swapped, not noisy",
+    )

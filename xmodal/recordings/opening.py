@@ -8,12 +8,18 @@ from types import MappingProxyType
 
 from xmodal.errors import DataError
 from xmodal.recordings.clips import open_clips
+from xmodal.recordings.daps import open_daps
 from xmodal.recordings.recording import Recordings
 from xmodal.recordings.sound_folders import open_sound_folders
 from xmodal.recordings.utd_mhad import open_utd_mhad
 
 _OPENERS: Mapping[str, Callable[..., Recordings]] = MappingProxyType(
-    {"utd_mhad": open_utd_mhad, "sound_folders": open_sound_folders, "clips": open_clips}
+    {
+        "utd_mhad": open_utd_mhad,
+        "sound_folders": open_sound_folders,
+        "clips": open_clips,
+        "daps": open_daps,
+    }
 )
 
 

@@ -38,6 +38,8 @@ class Recording:
         streams: What it holds, by kind; a stream is read when it is called.
         text: What was said or written of it.
         files: What the streams are read from.
+        maps: Dense maps of it, where there are several, by name; a graph's node of kind `grids`
+            reads the map of its own name.
     """
 
     name: str
@@ -46,13 +48,26 @@ class Recording:
     label: str | None = None
     text: str | None = None
     files: tuple[Path, ...] = ()
+    maps: Mapping[str, Callable[[], Grids]] = field(default_factory=dict[str, Callable[[], Grids]])
 
-    def read(self, kind: Kind) -> Stream | None:
+    @property
+    def kinds(self) -> frozenset[Kind]:
+        """Kinds of its streams."""
+        maps: tuple[Kind, ...] = ("grids",) if self.maps else ()
+        return frozenset((*self.streams, *maps))
+
+    def read(self, kind: Kind, name: str = "") -> Stream | None:
         """A stream of one sample, checked; None where there is none.
+
+        Args:
+            kind: Which stream.
+            name: Of grids, which map, where the sample has several.
 
         Raises:
             DataError: If it is damaged, or holds numbers that are not finite.
         """
+        if kind == "grids" and name in self.maps:
+            return self.maps[name]()
         if kind not in self.streams:
             return None
         value = self.streams[kind]()
@@ -92,7 +107,7 @@ class Recordings:
         twice = sorted({name for name in names if names.count(name) > 1}) if self._double else []
         self._refuse(twice, "recordings with different names", "rename one of each")
         self._refuse(
-            [item.name for item in self.items if not item.streams],
+            [item.name for item in self.items if not item.kinds],
             "at least one stream in every recording",
             "add its files, or drop it from the table of labels",
         )
@@ -127,12 +142,17 @@ class Recordings:
     @property
     def kinds(self) -> tuple[Kind, ...]:
         """What at least one recording brings."""
-        held: list[Kind] = [k for k in STREAMS if any(k in item.streams for item in self.items)]
+        held: list[Kind] = [k for k in STREAMS if any(k in item.kinds for item in self.items)]
         if any(item.label is not None for item in self.items):
             held.append("labels")
         if any(item.text is not None for item in self.items):
             held.append("text")
         return tuple(held)
+
+    @property
+    def maps(self) -> tuple[str, ...]:
+        """Names of dense maps that at least one recording has."""
+        return tuple(dict.fromkeys(name for item in self.items for name in item.maps))
 
     @property
     def labels(self) -> Labels:

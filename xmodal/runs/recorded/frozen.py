@@ -100,9 +100,20 @@ def prepare(
 
 def _sensors(graph: Graph, recordings: Recordings, *, partly: bool) -> set[str]:
     """The sensors of the graph that these recordings have: all, unless some may lack."""
-    there = {name for name, node in graph.sensors().items() if node.kind in recordings.kinds}
+    there = {
+        name
+        for name, node in graph.sensors().items()
+        if node.kind in recordings.kinds and _has_map(recordings, node.kind, name)
+    }
     missing = sorted(graph.sensors().keys() - there)
     if missing and not partly:
+        if graph.nodes[missing[0]].kind in recordings.kinds:
+            raise DataError(
+                f"recordings {recordings.name}, sensor `{missing[0]}`",
+                wanted=f"a node named as one of the maps {', '.join(recordings.maps)}",
+                got=f"`{missing[0]}`",
+                fix="name the node as the map that it is to be",
+            )
         raise DataError(
             f"recordings {recordings.name}, sensor `{missing[0]}`",
             wanted=f"at least one recording with {graph.nodes[missing[0]].kind}",
@@ -110,6 +121,11 @@ def _sensors(graph: Graph, recordings: Recordings, *, partly: bool) -> set[str]:
             fix="choose data with this sensor, or a graph without it",
         )
     return there
+
+
+def _has_map(recordings: Recordings, kind: Kind, name: str) -> bool:
+    """Whether grids are told by name, and this is a name; all other kinds need none."""
+    return kind != "grids" or not recordings.maps or name in recordings.maps
 
 
 def _made_of(graph: Graph, name: str, sensors: set[str]) -> bool:
@@ -166,7 +182,7 @@ def _read(
     prepared = Prepared()
     with report("recordings") as progress:
         for index, item in enumerate(recordings.items):
-            streams = {n: value for n, kind in sensors.items() if (value := item.read(kind))}
+            streams = {n: value for n, kind in sensors.items() if (value := item.read(kind, n))}
             prepared.durations_s.append(_length(item, streams))
             values: dict[str, Any] = {n: take_samples(v, [index]) for n, v in whole.items()}
             values |= streams
@@ -194,7 +210,9 @@ def _possible(makers: Mapping[str, Sequence[str]], name: str, values: Mapping[st
 
 
 def _length(item: Recording, streams: Mapping[str, Stream]) -> float:
-    first: Kind = next(kind for kind in STREAMS if kind in item.streams)
+    first: Kind | None = next((kind for kind in STREAMS if kind in item.streams), None)
+    if first is None:
+        return float("nan")
     value = next((v for v in streams.values() if type(v).__name__.lower() == first), None)
     value = item.read(first) if value is None else value
     return float("nan") if value is None else duration_s(value)
