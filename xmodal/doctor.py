@@ -19,6 +19,7 @@ _EXTRAS = {
                  "efficientnet-lite-pytorch", "onnx", "onnxruntime", "mujoco", "matplotlib"),
     "teachers": ("open_clip_torch", "timm", "torchvision", "segment-anything"),
     "audio": ("soundfile", "av", "ai-edge-litert"),
+    "rooms": ("pyroomacoustics", "soundfile"),
     "scatter": ("torch-scatter",),
     "cuda": ("gsplat", "spconv-cu126", "triton"),
     "open3d": ("open3d-cpu",),
