@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 VERBS = [
-    "demo", "world", "check", "lift", "train", "apply", "query", "edit", "figure", "eval",
+    "demo", "world", "rooms", "check", "lift", "train", "apply", "query", "edit", "figure", "eval",
     "verify", "export", "doctor",
 ]  # fmt: skip
 
