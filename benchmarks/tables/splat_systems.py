@@ -17,6 +17,7 @@ from xmodal.config.runfile import load_run
 # System -> the arms that it shows, and the system over points with plain lifting of its teacher.
 SYSTEMS: Mapping[str, tuple[tuple[str, ...], str]] = {
     "backprojection": (("lifted",), "openscene"),
+    "even_views": (("lifted",), "openscene"),
     "tikhonov": (("lifted",), "openscene"),
     "feature_3dgs": (("field.seen",), "openscene"),
     "m3": (("field.seen",), "openscene"),

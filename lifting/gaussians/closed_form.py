@@ -127,6 +127,7 @@ def lift_splats(
     how: Method = "mean",
     robust: RobustLift | None = None,
     solve: Tikhonov | None = None,
+    half_px: float | None = None,
     backend: str = "auto",
     out: Float[Tensor, "M C"] | None = None,
 ) -> LiftedSplats:
@@ -149,6 +150,10 @@ def lift_splats(
         how: The method.
         robust: Its settings.
         solve: Its settings.
+        half_px: Pixels of a view that a splat must fill to count half as much as one that fills
+            many: a view with s pixels counts s / (s + half_px), so views near and far speak alike.
+            None: every pixel counts, so the nearest views speak alone. Not for the solve, which
+            is about pixels.
         backend: Who multiplies; see `lifting.backends.resolve_backend`.
         out: Where the rows go; a contiguous buffer.
 
@@ -164,7 +169,8 @@ def lift_splats(
         back-projection, 2024). The solve: Tikhonov, 1963.
     """
     _check_settings(how, robust, solve, views)
-    parts = [_part(view, num_splats, backend) for view in views]
+    _check_half(half_px, how)
+    parts = [_part(view, num_splats, half_px, backend) for view in views]
     rows = _result_rows(parts, num_splats, out)
     robust = (robust or RobustLift()) if how == "robust" else None
     weight, count, disagreement = fuse_parts(parts, rows, robust=robust, backend=backend)
@@ -214,7 +220,7 @@ def composed(view: SplatView, *, backend: str = "auto") -> LiftOperator:
     return LiftOperator(crow=crow, col=col, weight=weight, num_sources=taps.num_sources)
 
 
-def _part(view: SplatView, num_splats: int, backend: str) -> ViewPart:
+def _part(view: SplatView, num_splats: int, half_px: float | None, backend: str) -> ViewPart:
     """What a view gives to the splats that it sees, without its weights per pixel."""
     if view.weights.num_sources != num_splats:
         raise ValueError(
@@ -232,6 +238,8 @@ def _part(view: SplatView, num_splats: int, backend: str) -> ViewPart:
         weight=operator.weight,
         num_sources=operator.num_sources,
     )
+    if half_px is not None:
+        compact = compact.scale_rows(1 / (compact.row_sum() + half_px))
     return ViewPart(view.name, targets, compact, view.rows.detach())
 
 
@@ -336,6 +344,15 @@ def _check_settings(
             "lift_splats: the solve iterates over the views many times, and this iterator would "
             "be used up after one; give a list, or an object whose __iter__ makes the views anew"
         )
+
+
+def _check_half(half_px: float | None, how: str) -> None:
+    if half_px is None:
+        return
+    if not (math.isfinite(half_px) and half_px >= 0):
+        raise ValueError(f"lift_splats: half_px must be 0 or more, got {half_px}")
+    if how == "solve":
+        raise ValueError("lift_splats: `half_px` has no effect with how='solve'")
 
 
 def _worse(history: list[float], residuals: tuple[float, ...]) -> list[float]:

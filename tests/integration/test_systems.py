@@ -156,7 +156,7 @@ def test_splats_are_learnt_through_renderings(
 
 
 @needs_weights
-@pytest.mark.parametrize("name", ["backprojection", "tikhonov"])
+@pytest.mark.parametrize("name", ["backprojection", "even_views", "tikhonov"])
 def test_splats_are_lifted_to_without_training(
     name: str, maps: Path, world: Path, tmp_path: Path
 ) -> None:

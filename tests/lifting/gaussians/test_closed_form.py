@@ -87,6 +87,23 @@ def test_mean_of_two_splats_by_hand(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_views_count_alike_with_half_px_by_hand(backend):
+    near = SplatView(weights=dense([[1.0], [1.0], [1.0], [1.0]]), rows=torch.tensor([[1.0]] * 4))
+    far = SplatView(weights=dense([[1.0]]), rows=torch.tensor([[0.0]]))
+    # Four pixels against one, then 4 / 5 against 1 / 2, then one against one.
+    for half_px, weight, row in ((None, 5.0, 0.8), (1.0, 1.3, 0.8 / 1.3), (0.0, 2.0, 0.5)):
+        lifted = lift_splats([near, far], 1, half_px=half_px, backend=backend)
+        assert lifted.weight.item() == pytest.approx(weight)
+        assert lifted.rows.item() == pytest.approx(row)
+
+
+@pytest.mark.parametrize(("half_px", "how"), [(-1.0, "mean"), (NAN, "mean"), (0.3, "solve")])
+def test_half_px_without_a_meaning_is_refused(half_px, how):
+    with pytest.raises(ValueError, match="half_px"):
+        lift_splats([SplatView(weights=dense(TWO), rows=SEEN)], 2, how=how, half_px=half_px)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_solve_of_two_splats_by_hand(backend):
     # W' W = [[1.25, 0.25], [0.25, 0.5]]; features rendered from (2, 0) and (6, 2) come back.
     truth = torch.tensor([[2.0, 0], [6, 2]])

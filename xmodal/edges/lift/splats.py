@@ -31,6 +31,9 @@ class LiftSplats:
         max_side_px: Longest side of the drawings, pixels. Teacher maps are coarse: more pixels than
             a few for each patch only cost time.
         max_iterations: Of the solve.
+        half_px: Pixels of the drawing that a splat must fill in a view for it to count half as much
+            as one where it fills many; views near and far then speak alike. Every pixel counts if
+            null, as published, so the nearest views have the say.
         hold_out: Leave every so-manyth view (by name) out of the lift, to test with; none if null.
 
     Source:
@@ -44,6 +47,7 @@ class LiftSplats:
     ridge: float | None = None
     max_side_px: int = 240
     max_iterations: int | None = None
+    half_px: float | None = None
     hold_out: int | None = None
 
     def __post_init__(self) -> None:
@@ -57,6 +61,10 @@ class LiftSplats:
             raise ValueError(f"ridge must be 0 or more, not {self.ridge}")
         if self.max_iterations is not None and self.max_iterations < 1:
             raise ValueError(f"max_iterations must be 1 or more, not {self.max_iterations}")
+        if self.half_px is not None and self.how == "solve":
+            raise ValueError("half_px has no effect with how: solve; leave it out")
+        if self.half_px is not None and not 0 <= self.half_px < float("inf"):
+            raise ValueError(f"half_px must be 0 or more, not {self.half_px}")
         check_hold_out(self.hold_out)
 
     def __call__(
@@ -98,6 +106,7 @@ class LiftSplats:
                 len(given),
                 how=self.how,
                 solve=solve if self.how == "solve" else None,
+                half_px=self.half_px,
                 out=out,
             )
         except ValueError as error:
