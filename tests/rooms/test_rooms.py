@@ -218,6 +218,12 @@ def test_a_cupboard_in_between_takes_the_direct_sound_away() -> None:
     assert np.abs(behind[0, at - 2 : at + 3]).max() < 0.1 * np.abs(straight[0]).max()
 
 
+def test_a_source_that_nothing_is_heard_of_is_told() -> None:
+    listener = replace(HERE, source=(4.6, 1.7, 1.2))
+    with pytest.raises(UsageError, match="higher early_order"):
+        responses(replace(EMPTY, boxes=(CUPBOARD,)), listener, early=0, late=0)
+
+
 def test_a_cupboard_answers_before_the_wall_behind_it() -> None:
     dull = replace(EMPTY, walls=(0.999,) * 6)
     front = 2 * (CUPBOARD.low[0] - HERE.xyz[0]) / SPEED_MPS * 16000

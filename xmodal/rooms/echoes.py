@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float, Float32
 from numpy.typing import NDArray
 
-from xmodal.errors import BackendError
+from xmodal.errors import BackendError, UsageError
 from xmodal.rooms.layout import Box, Listener, Reals, Room, turn
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ def impulse_responses(
 
     Raises:
         BackendError: If pyroomacoustics is not installed.
+        UsageError: If furniture hides the source from a microphone in all early reflections.
     """
     pra = _pyroomacoustics()
     mics = microphones(listener)
@@ -132,6 +133,14 @@ def _responses(
     """Impulse responses without the delay of the fractional-delay filters."""
     simulated.add_source(np.array(listener.source))
     simulated.add_microphone_array(mics.T)
+    simulated.image_source_model()
+    if not simulated.visibility[0].any(axis=1).all():
+        raise UsageError(
+            "echoes of rooms",
+            wanted="sound that reaches every microphone",
+            got="a source hidden by furniture, with its early reflections",
+            fix="choose a higher early_order",
+        )
     simulated.compute_rir()
     parts = [np.asarray(of_mic[0], dtype=np.float64) for of_mic in simulated.rir]
     before = pra.constants.get("frac_delay_length") // 2
