@@ -54,7 +54,7 @@ BAD = {
     "voxel of a kilometre": ("voxel_m: 0.02", "voxel_m: 1000", 5, "voxel_m", "at most 10", "1000",
                              "change"),
     "unknown format": ("voxel_m: 0.02", "format: nuscenes", 5, "format", "posed_rgbd", "nuscenes",
-                       "write posed_rgbd"),
+                       "one of them"),
     "split of no scene": ("{val: [b]}", "{val: [c]}", 6, "splits > val > 0", "a, b", "`c`",
                           "data.scene"),
     "scene in two splits": ("{val: [b]}", "{val: [b], test: [b]}", 6, "splits > test > 0",

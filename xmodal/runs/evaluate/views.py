@@ -116,7 +116,7 @@ def _total(judged: _Judged, scores: _Scores) -> tuple[str | float, ...]:
     return (
         judged.name,
         "held out" if judged.held_out else "shown",
-        len(scores),
+        float(len(scores)),
         psnr[0],
         f"{psnr[1]:.2f}..{psnr[2]:.2f}",
         ssim[0],
