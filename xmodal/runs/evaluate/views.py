@@ -116,12 +116,12 @@ def _total(judged: _Judged, scores: _Scores) -> tuple[str | float, ...]:
     return (
         judged.name,
         "held out" if judged.held_out else "shown",
-        float(len(scores)),
+        str(len(scores)),
         psnr[0],
         f"{psnr[1]:.2f}..{psnr[2]:.2f}",
         ssim[0],
         f"{ssim[1]:.3f}..{ssim[2]:.3f}",
-        float(len(judged.splats)),
+        str(len(judged.splats)),
     )
 
 
