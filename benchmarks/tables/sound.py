@@ -34,7 +34,7 @@ FOLDS = (1, 2, 3)
 DEV = 1
 SEEDS = (0, 1, 2)
 BUDGETS = (1, 5, ALL)
-STEPS = 400
+STEPS = 600
 # Of the penalty of every linear probe.
 STRENGTH = 0.3
 FINE_LR = 3e-4
@@ -63,7 +63,7 @@ def make(work: Path, workers: int) -> ResultRecord:
         "log-mel statistics, linear": _probes(simple, "statistics"),
         "YAMNet, linear probe": _probes(heard, "heard"),
         "student from labels": labels,
-        "student of YAMNet without labels, linear probe": _probes(heard, "sound.trunk"),
+        "student of YAMNet without labels, linear probe": _probes(heard, "sound"),
         "student of YAMNet without labels, then labels": {
             k: rated(_found(results, tuned[k]), "sound.truth head", by="names") for k in BUDGETS
         },
@@ -116,7 +116,7 @@ def jobs(scene: str) -> tuple[_Runs, dict[int, _Runs], dict[int, _Runs]]:
         for seed in SEEDS:
             student = course("sound_yamnet", scene, fold, seed)
             judge = {
-                "probes": {"sound.trunk": list(BUDGETS), "heard": list(BUDGETS)},
+                "probes": {"sound": list(BUDGETS), "heard": list(BUDGETS)},
                 "zero_shot": ["tags", "sound.tags"],
             }
             taught[fold, seed] = _job("taught", student, judge, fold)
