@@ -77,8 +77,9 @@ $(VENV)/.dev: $(VENV)/.demo
 	$(PIP) -c constraints.txt -e '.[embedded,teachers,audio,rooms,dev]'
 	@touch $@
 
-# The peers of benchmarks and tests: gsplat, whose formulas run on a CPU; spconv's CPU wheel, used on one thread, which collides with the CUDA
-# one; torch-scatter, which compiles against the installed torch (about 4 minutes on 2 cores).
+# The peers of benchmarks and tests: gsplat, whose formulas run on a CPU; spconv's CPU wheel, used on
+# one thread, which collides with the CUDA one; torch-scatter, which compiles against the installed
+# torch (about 4 minutes on 2 cores).
 $(VENV)/.bench: $(VENV)/.dev
 	$(PIP) -c constraints.txt setuptools wheel spconv gsplat
 	$(PIP) -c constraints.txt --no-build-isolation torch-scatter
