@@ -38,6 +38,7 @@ STEPS = 600
 # Of the penalty of every linear probe.
 STRENGTH = 0.3
 FINE_LR = 3e-4
+FINE_STEPS = 200
 # Numbers that YAMNet learnt, without its classifier (Hershey et al., MobileNet v1 of width 1).
 YAMNET_WEIGHTS = 3_200_000
 
@@ -127,7 +128,7 @@ def jobs(scene: str) -> tuple[_Runs, dict[int, _Runs], dict[int, _Runs]]:
                 judge = {"heads": ["sound.truth"]}
                 made = course("sound_labels", scene, fold, seed, changes)
                 alone[k][fold, seed] = _job(f"labels-{k}", made, judge, fold)
-                changes = {**changes, "optimiser/lr": FINE_LR}
+                changes = {**changes, "optimiser/lr": FINE_LR, "optimiser/steps": FINE_STEPS}
                 made = course("sound_labels", scene, fold, seed, changes, student)
                 tuned[k][fold, seed] = _job(f"tuned-{k}", made, judge, fold)
     return taught, alone, tuned
