@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
+from math import factorial
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from detectors.spaces import Space, to_space
@@ -97,24 +99,84 @@ class Fusion(nn.Module):
         self,
         rows: Sequence[Float[Tensor, "B _"]],
         present: Bool[Tensor, "B S"],
+        sample: Int[Tensor, " B"] | None = None,
     ) -> Fused:
         """Fuse the sources that are there.
 
         Args:
             rows: Rows of each source; what they hold where it is missing has no effect.
             present: Which sources each sample has.
+            sample: Rows with the same number are cells of one sample, of which `drop` hides a
+                source altogether; None where each row is a sample.
 
         Raises:
             ValueError: If there are other sources than the module was made for.
         """
+        self._check(rows, present)
+        if self.training and self.drop > 0:
+            present = dropped(present, self.drop, sample)
+        return self._fuse(rows, present)
+
+    def responses(
+        self,
+        rows: Sequence[Float[Tensor, "B _"]],
+        present: Bool[Tensor, "B S"],
+        sample: Int[Tensor, " B"] | None = None,
+    ) -> tuple[Float[Tensor, "S B C"], Bool[Tensor, "B S"]]:
+        """What each source adds to the fused rows, by the Shapley value; differentiable.
+
+        The mean, over all orders in which sources can come in, of how much a source changes the
+        row when it does; without any source the row is zero. They add up to the fused rows. There
+        are two to the power of the number of sources rows to fuse.
+
+        Args:
+            rows: Rows of each source.
+            present: Which sources each sample has.
+            sample: As in a call.
+
+        Returns:
+            The additions, zero for a source that a sample lacks; and which sources were there
+            after training's random hiding.
+
+        Raises:
+            ValueError: If there are other sources than the module was made for.
+
+        Source:
+            Li et al., Boosting Multi-modal Model Performance with Adaptive Gradient Modulation,
+            ICCV 2023, section 3.1.
+        """
+        self._check(rows, present)
+        if self.training and self.drop > 0:
+            present = dropped(present, self.drop, sample)
+        num = len(self.in_channels)
+        made: dict[frozenset[int], Tensor] = {}
+        for size in range(num + 1):
+            for some in combinations(range(num), size):
+                mask = torch.zeros(num, dtype=torch.bool, device=present.device)
+                mask[list(some)] = True
+                made[frozenset(some)] = self._fuse(rows, present & mask).rows
+        found = [
+            sum(
+                (
+                    _order_share(len(some), num) * (made[some | {index}] - fused)
+                    for some, fused in made.items()
+                    if index not in some
+                ),
+                made[frozenset()],
+            )
+            for index in range(num)
+        ]
+        return torch.stack(found), present
+
+    def _check(self, rows: Sequence[Tensor], present: Tensor) -> None:
         widths = tuple(part.shape[1] for part in rows)
         if widths != self.in_channels or present.shape[1] != len(self.in_channels):
             msg = (
                 f"sources have {self.in_channels} channels, not {widths}, {present.shape[1]} marks"
             )
             raise ValueError(msg)
-        if self.training and self.drop > 0:
-            present = dropped(present, self.drop)
+
+    def _fuse(self, rows: Sequence[Tensor], present: Tensor) -> Fused:
         mark = present[:, :, None]
         clean = [
             # Not a product: what is missing may hold NaN.
@@ -154,15 +216,32 @@ def shares(scores: Float[Tensor, "B S"], present: Bool[Tensor, "B S"]) -> Float[
     return share * present.to(scores.dtype)
 
 
-def dropped(present: Bool[Tensor, "B S"], chance: float) -> Bool[Tensor, "B S"]:
+def dropped(
+    present: Bool[Tensor, "B S"], chance: float, sample: Int[Tensor, " B"] | None = None
+) -> Bool[Tensor, "B S"]:
     """Sources left after hiding each with a chance; of those that were there, one always stays.
 
     Drawn from torch's global generator on the CPU, whose state is part of checkpoints.
+
+    Args:
+        present: Which sources there are.
+        chance: Of each to be hidden.
+        sample: Rows with the same number, from 0, lose the same; None where each row is by itself.
     """
+    if sample is not None and len(sample):
+        whole = torch.zeros(int(sample.max()) + 1, present.shape[1], device=present.device)
+        whole = whole.index_add(0, sample, present.to(whole.dtype)) > 0
+        # Of a cell that has only what its sample loses, nothing is left to see.
+        return dropped(whole, chance)[sample] & present
     draw = torch.rand(present.shape).to(present.device)
     safest = draw.masked_fill(~present, -1.0).argmax(dim=1, keepdim=True)
     kept = (draw >= chance).scatter(1, safest, torch.ones_like(safest, dtype=torch.bool))
     return kept & present
+
+
+def _order_share(before: int, num: int) -> float:
+    """Share of all orders of sources in which some of them, `before` many, come before one."""
+    return factorial(before) * factorial(num - before - 1) / factorial(num)
 
 
 def _best(scores: Tensor, present: Tensor, top: int) -> Tensor:

@@ -128,6 +128,20 @@ def test_one_source_always_stays(seed: int, chance: float) -> None:
     assert torch.equal(kept.any(dim=1), present.any(dim=1))
 
 
+def test_cells_of_one_sample_lose_the_same_source() -> None:
+    torch.manual_seed(0)
+    sample = torch.arange(50).repeat_interleave(4)
+    present = torch.rand(200, 2) > 0.2
+    kept = dropped(present, 0.5, sample)
+    assert not (kept & ~present).any()
+    hidden = (present & ~kept).view(50, 4, 2)
+    there = present.view(50, 4, 2)
+    # Hidden in one cell, hidden in all that had it.
+    assert torch.equal(hidden, hidden.any(dim=1, keepdim=True) & there)
+    assert 10 < int(hidden.any(dim=1).sum()) < 40
+    assert dropped(present[:0], 0.5, sample[:0]).shape == (0, 2)
+
+
 def test_shares_are_a_soft_max_over_what_is_there() -> None:
     scores = torch.tensor([[0.0, 1.0, 5.0]])
     found = shares(scores, torch.tensor([[True, True, False]]))

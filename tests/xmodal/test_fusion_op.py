@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from xmodal.edges.encode.fusion import FusionOp
 from xmodal.errors import DataError
 from xmodal.graph import Graph
-from xmodal.values import Embedding
+from xmodal.values import Embedding, Grids
 
 GRAPH = """
 name: both
@@ -27,6 +29,25 @@ encode:
 distill:
   teacher -> together: {op: mse}
   together -> teacher: {op: mse}
+"""
+
+MAPS = """
+name: maps
+nodes:
+  mic: {kind: audio}
+  semantics: {kind: grids}
+  things: {kind: grids, channels: 3}
+  heard: {kind: grids, channels: 8}
+  again: {kind: grids, channels: 8}
+  both: {kind: grids, channels: 3}
+encode:
+  mic -> heard: {op: grid_decoder, grid_hw: [8, 8], window_s: 0.5}
+  mic -> again: {op: grid_decoder, grid_hw: [8, 8], window_s: 0.5}
+  heard, again -> both: {op: fusion, how: confidence}
+lift:
+  semantics -> things: {op: cells, grid_hw: [8, 8], names: [other, wall, floor]}
+distill:
+  things -> both: {op: kl}
 """
 
 
@@ -72,6 +93,62 @@ def test_streams_of_other_recordings_are_refused() -> None:
     net = op.build(channels=5, source_channels=(6, 4))
     with pytest.raises(DataError, match="2 rows, 3 rows"):
         op(net, stream(6, True, True), stream(4, True, True, True))
+
+
+def maps(width: int, *valid: bool, hw: tuple[int, int] = (2, 3)) -> Grids:
+    mark = torch.tensor(valid).repeat_interleave(hw[0] * hw[1])
+    rows = torch.randn(len(mark), width, generator=torch.Generator().manual_seed(width))
+    return Grids(
+        rows=rows,
+        valid=mark,
+        weight=mark.float(),
+        grid_hw=hw,
+        offsets=torch.arange(len(valid) + 1) * hw[0] * hw[1],
+    )
+
+
+def test_maps_are_fused_cell_by_cell() -> None:
+    op = FusionOp(how="gated")
+    net = op.build(channels=5, source_channels=(6, 4)).eval()
+    one, two = maps(6, True, False, False), maps(4, True, True, False)
+    found = op(net, one, two)
+    assert isinstance(found, Grids)
+    assert (found.grid_hw, found.rows.shape) == ((2, 3), (18, 5))
+    assert torch.equal(found.offsets, one.offsets)
+    assert found.valid.view(3, 6).all(dim=1).tolist() == [True, True, False]
+    # What one stream alone tells is its own vote; a cell sees no other cell.
+    torch.testing.assert_close(found.rows[6:12], net.into[1](two.rows[6:12]))
+    order = torch.randperm(6, generator=torch.Generator().manual_seed(0))
+    mixed = [replace(m, rows=torch.cat([m.rows[order], m.rows[6:]])) for m in (one, two)]
+    torch.testing.assert_close(op(net, *mixed).rows[:6], found.rows[order])
+
+
+def test_a_map_is_hidden_altogether_while_training() -> None:
+    op = FusionOp(how="mean", drop=0.5)
+    net = op.build(channels=5, source_channels=(6, 4)).train()
+    torch.manual_seed(0)
+    one, two = maps(6, *[True] * 30), maps(4, *[True] * 30)
+    found = op(net, one, two).rows.view(30, 6, 5)
+    alone = [net.into[i](m.rows).view(30, 6, 5) for i, m in enumerate((one, two))]
+    near = [((found - part).abs() < 1e-5).all(dim=2) for part in alone]
+    for cells in near:
+        assert torch.equal(cells.any(dim=1), cells.all(dim=1))
+        assert 0 < int(cells.all(dim=1).sum()) < 30
+
+
+def test_a_graph_of_maps_is_sound() -> None:
+    net = Graph.from_yaml(MAPS).build_nets()["both"]
+    assert net.in_channels == (8, 8)
+    assert net.out_channels == 3
+
+
+def test_other_grids_are_refused() -> None:
+    op = FusionOp()
+    net = op.build(channels=5, source_channels=(6, 4))
+    with pytest.raises(DataError, match="2 x 3 cells, 3 x 2 cells"):
+        op(net, maps(6, True), maps(4, True, hw=(3, 2)))
+    with pytest.raises(DataError, match="rows, 2 x 3 cells"):
+        op(net, stream(6, *[True] * 6), maps(4, True))
 
 
 def test_bad_settings_are_refused() -> None:

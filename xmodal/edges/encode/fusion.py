@@ -1,4 +1,4 @@
-"""The op `fusion`: embeddings of several streams become one, whichever of them are there."""
+"""The op `fusion`: rows or maps of several streams become one, whichever of them are there."""
 
 from __future__ import annotations
 
@@ -9,13 +9,17 @@ from xmodal.edges.encode.clip_student import check_shares
 from xmodal.errors import DataError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from detectors.fusion import Fusion
-    from xmodal.values import Embedding
+    from xmodal.values import Embedding, Grids
 
 
 @dataclass(frozen=True, kw_only=True)
 class FusionOp:
-    """One row for each recording from those of several streams.
+    """One row, or one map, for each recording from those of several streams.
+
+    Maps are of one grid and fused cell by cell, with the same weights in every cell.
 
     Attributes:
         how: `mean`: all that are there alike. `gated`: a gate that looks at all of them says how
@@ -76,31 +80,81 @@ class FusionOp:
             top=self.top,
         )
 
-    def __call__(self, net: Fusion, *streams: Embedding) -> Embedding:
+    def __call__(self, net: Fusion, *streams: Embedding | Grids) -> Embedding | Grids:
         """Fused rows; differentiable.
 
         Raises:
-            DataError: If the streams are of different numbers of recordings or windows.
+            DataError: If the streams are of different numbers of recordings or windows, or maps of
+                different grids.
         """
+        from dataclasses import replace
+
         import torch
 
-        from xmodal.values import Embedding
+        from xmodal.values import Grids
 
-        sizes = [len(stream.rows) for stream in streams]
-        if len(set(sizes)) != 1:
-            raise DataError(
-                "op `fusion`",
-                wanted="embeddings of the same recordings, one row for each",
-                got=", ".join(f"{size} rows" for size in sizes),
-                fix="let all streams of the edge give one row for each recording",
-            )
-        first = streams[0]
+        first = _alike(streams)
         present = torch.stack([stream.valid & (stream.weight > 0) for stream in streams], dim=1)
-        fused = net([stream.rows for stream in streams], present)
-        return Embedding(
-            rows=fused.rows,
-            valid=fused.valid,
-            weight=fused.valid.to(fused.rows.dtype),
-            offsets=first.offsets,
-            time_s=first.time_s,
+        cells = _sample(first) if isinstance(first, Grids) else None
+        fused = net([stream.rows for stream in streams], present, cells)
+        weight = fused.valid.to(fused.rows.dtype)
+        given = replace(first, rows=fused.rows, valid=fused.valid, weight=weight)
+        return replace(given, maps=None) if isinstance(given, Grids) else given
+
+    def responses(self, net: Fusion, *streams: Embedding | Grids) -> tuple[Embedding | Grids, ...]:
+        """What each stream adds to the fused rows; they add up to them. Differentiable.
+
+        Returns:
+            Rows or maps of each stream, valid where the stream is there.
+
+        Raises:
+            DataError: As a call.
+        """
+        from dataclasses import replace
+
+        import torch
+
+        from xmodal.values import Grids
+
+        first = _alike(streams)
+        present = torch.stack([stream.valid & (stream.weight > 0) for stream in streams], dim=1)
+        cells = _sample(first) if isinstance(first, Grids) else None
+        parts, there = net.responses([stream.rows for stream in streams], present, cells)
+        given = [
+            replace(first, rows=part, valid=mark, weight=mark.to(part.dtype))
+            for part, mark in zip(parts, there.T, strict=True)
+        ]
+        return tuple(replace(v, maps=None) if isinstance(v, Grids) else v for v in given)
+
+
+def _alike(streams: tuple[Embedding | Grids, ...]) -> Embedding | Grids:
+    """The first of streams that fit together."""
+    from xmodal.values import Grids
+
+    first = streams[0]
+    sizes = [len(stream.rows) for stream in streams]
+    grids = [stream.grid_hw if isinstance(stream, Grids) else None for stream in streams]
+    if len(set(grids)) != 1:
+        raise DataError(
+            "op `fusion`",
+            wanted="rows of each stream, or maps of each of them on one grid",
+            got=", ".join("rows" if hw is None else f"{hw[0]} x {hw[1]} cells" for hw in grids),
+            fix="give all sources of the edge the same `grid_hw`",
         )
+    if len(set(sizes)) != 1:
+        raise DataError(
+            "op `fusion`",
+            wanted="embeddings of the same recordings, one row for each",
+            got=", ".join(f"{size} rows" for size in sizes),
+            fix="let all streams of the edge give one row for each recording",
+        )
+    return first
+
+
+def _sample(grids: Grids) -> Tensor:
+    """Which map each cell is of."""
+    import torch
+
+    sizes = grids.offsets.diff().to(grids.rows.device)
+    index = torch.arange(len(sizes), device=grids.rows.device)
+    return index.repeat_interleave(sizes, output_size=len(grids.rows))
