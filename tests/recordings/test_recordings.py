@@ -20,7 +20,7 @@ from xmodal.recordings.ragged import join, take_samples
 from xmodal.recordings.recording import Recording, Recordings, gather
 from xmodal.recordings.sound_folders import class_of
 from xmodal.recordings.utd_mhad import ACTIONS
-from xmodal.values import Imu, Labels
+from xmodal.values import Imu, Labels, Video
 
 
 def imu(num: int, value: float = 1.0) -> Imu:
@@ -223,6 +223,25 @@ def test_noise_is_of_the_size_asked_for(synthetic: ModuleType) -> None:
     clean = whole.items[0].streams["imu"]()
     share = (first.accel_mps2 - clean.accel_mps2).std() / clean.accel_mps2.std()
     assert float(share) == pytest.approx(0.5, rel=0.2)
+
+
+def test_films_have_noise_within_their_levels() -> None:
+    film = Video(
+        rgb=torch.arange(2 * 3 * 8 * 8).reshape(2, 3, 8, 8).remainder(256).to(torch.uint8),
+        time_s=torch.tensor([0.0, 0.1]),
+        offsets=torch.tensor([0, 2]),
+    )
+    item = Recording(name="one", group="one", streams={"video": lambda: film})
+    whole = Recordings(name="films", items=(item,))
+    first, again = (
+        disturbed(whole, Disturbance(noise={"video": 0.5})).items[0].streams["video"]()
+        for _ in range(2)
+    )
+    assert first.rgb.dtype == torch.uint8
+    assert torch.equal(first.rgb, again.rgb)
+    moved = first.rgb.float() - film.rgb.float()
+    inner = (film.rgb > 100) & (film.rgb < 155)
+    assert float(moved[inner].std()) == pytest.approx(0.5 * float(film.rgb.float().std()), rel=0.3)
 
 
 def test_swapped_streams_are_of_others(synthetic: ModuleType) -> None:

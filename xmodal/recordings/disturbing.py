@@ -14,7 +14,7 @@ from xmodal.errors import UsageError
 from xmodal.graph.ports import Kind
 from xmodal.recordings.ragged import Stream
 from xmodal.recordings.recording import STREAMS, Recording, Recordings
-from xmodal.values import Audio, Imu, Skeleton
+from xmodal.values import Audio, Imu, Skeleton, Video
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +149,9 @@ def _noisy(read: Callable[[], Stream], share: float, seed: list[int]) -> Stream:
         }
     elif isinstance(value, Skeleton):
         changed["joints_m"] = shaken(value.joints_m)
+    elif isinstance(value, Video):
+        # A camera has no more than its 256 levels.
+        changed["rgb"] = shaken(value.rgb.float()).round().clamp(0, 255).to(value.rgb.dtype)
     else:
         raise _no_noise(type(value).__name__.lower())
     return replace(value, **changed)
@@ -157,7 +160,7 @@ def _noisy(read: Callable[[], Stream], share: float, seed: list[int]) -> Stream:
 def _no_noise(kind: str) -> UsageError:
     return UsageError(
         "noise",
-        wanted="audio, imu or skeleton",
+        wanted="audio, imu, skeleton or video",
         got=kind,
-        fix="films and maps can be missing or swapped, not noisy",
+        fix="maps can be missing or swapped, not noisy",
     )
