@@ -41,7 +41,12 @@ class ClipTrunk(nn.Module, ABC):
         width: Channels of a row.
         map_channels: Channels of each map, first to last.
         in_shape: Shape of one input.
+
+    Attributes:
+        last_hw: Rows and columns that a decoder of dense maps brings the last map to.
     """
+
+    last_hw: tuple[int, int] = (4, 4)
 
     def __init__(
         self, *, width: int, map_channels: tuple[int, ...], in_shape: tuple[int, ...]

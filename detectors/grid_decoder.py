@@ -13,8 +13,6 @@ from torch.nn import functional
 from detectors.clip_student import ClipTrunk, Seen
 from detectors.spaces import Space, to_space
 
-# The trunk's last map is brought to this grid before it becomes the seed of the dense one.
-_LAST_HW = (4, 4)
 _SEED_CHANNELS, _LEAST_CHANNELS = 96, 24
 _GROUPS = 8
 
@@ -23,7 +21,8 @@ class GridDecoder(nn.Module):
     """A trunk, and a decoder that doubles a small grid until it covers the asked one.
 
     Sound has no axes in common with the picture: all places of the trunk's last map together, and
-    its row, give the seed of the dense map.
+    its row, give the seed of the dense map. A picture has: with `aligned`, every level also sees
+    the trunk's map of that depth, place by place.
 
     Args:
         trunk: The network over inputs; its last map is decoded.
@@ -33,6 +32,7 @@ class GridDecoder(nn.Module):
         positive: Rows are made positive (soft-plus), for depths. In `raw` space only.
         levels: How often the grid doubles.
         dropout: Part of what the seed is made of that is hidden while training.
+        aligned: Whether rows and columns of the trunk's maps are those of the dense map.
 
     Raises:
         ValueError: If a number is below 1, `positive` is asked in another space, or the grid is
@@ -49,6 +49,7 @@ class GridDecoder(nn.Module):
         positive: bool = False,
         levels: int = 3,
         dropout: float = 0.0,
+        aligned: bool = False,
     ) -> None:
         super().__init__()
         if min(out_channels, levels, *grid_hw) < 1 or min(grid_hw) < 2**levels:
@@ -75,7 +76,7 @@ class GridDecoder(nn.Module):
         self.narrow = nn.Conv2d(last, _SEED_CHANNELS // 2, 1)
         self.seed = nn.Sequential(
             nn.Dropout(dropout),
-            nn.Linear(_SEED_CHANNELS // 2 * _LAST_HW[0] * _LAST_HW[1] + trunk.width, 192),
+            nn.Linear(_SEED_CHANNELS // 2 * math.prod(trunk.last_hw) + trunk.width, 192),
             nn.LayerNorm(192),
             nn.ReLU(),
             nn.Linear(192, widths[0] * sides[0][0] * sides[0][1]),
@@ -85,6 +86,13 @@ class GridDecoder(nn.Module):
         )
         self.output = nn.Conv2d(widths[-1], out_channels, 1)
         self.map_channels = tuple(widths)
+        # The smallest map beside the seed, and so on; the largest beside what is left.
+        there = [
+            trunk.map_channels[max(-1 - i, -len(trunk.map_channels))] for i in range(levels + 1)
+        ]
+        self.beside = nn.ModuleList(
+            nn.Conv2d(of, width, 1) for of, width in zip(there, widths, strict=True) if aligned
+        )
 
     @property
     def in_shape(self) -> tuple[int, ...]:
@@ -101,14 +109,24 @@ class GridDecoder(nn.Module):
         last = seen.maps[-1]
         # Maps over time alone have one row of frequencies.
         last = last[:, :, None] if last.ndim == 3 else last
-        small = resized_by_mean(self.narrow(last), _LAST_HW)
+        small = resized_by_mean(self.narrow(last), self.trunk.last_hw)
         whole = torch.cat([small.flatten(1), seen.rows], dim=1)
-        x = self.seed(whole).unflatten(1, (-1, *self.sides[0]))
+        x = self._with_picture(self.seed(whole).unflatten(1, (-1, *self.sides[0])), seen, 0)
         maps = [x]
-        for level, side in zip(self.levels, self.sides[1:], strict=True):
+        for index, (level, side) in enumerate(zip(self.levels, self.sides[1:], strict=True)):
             x = level(functional.interpolate(x, side, mode="bilinear", align_corners=False))
+            x = self._with_picture(x, seen, index + 1)
             maps.append(x)
         return Seen(tuple(maps), seen.rows)
+
+    def _with_picture(
+        self, x: Float[Tensor, "B F H W"], seen: Seen, index: int
+    ) -> Float[Tensor, "B F H W"]:
+        """The trunk's map of the same depth added, where axes are the same."""
+        if not len(self.beside):
+            return x
+        there = seen.maps[max(-1 - index, -len(seen.maps))]
+        return x + self.beside[index](resized_by_mean(there, self.sides[index]))
 
     def features(self, inputs: Float[Tensor, "B ..."]) -> list[Tensor]:
         """The decoder's maps [B, F, h, w], seed to full grid."""

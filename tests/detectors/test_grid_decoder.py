@@ -10,6 +10,7 @@ from detectors.audio_cnn import AudioCNN
 from detectors.clip_student import ClipTrunk
 from detectors.grid_decoder import GridDecoder, resized_by_mean
 from detectors.imu_tcn import ImuTCN
+from detectors.panorama_cnn import PanoramaCNN
 from detectors.spaces import Space
 from tests.detectors.clips import inputs_for
 
@@ -97,10 +98,9 @@ def test_the_start_of_classes_is_their_share() -> None:
 
 def test_nothing_to_start_from_changes_nothing() -> None:
     net = decoder()
-    before = net.output.bias.clone() if net.output.bias is not None else None
+    before = net.state_dict()["output.bias"].clone()
     net.start_from(torch.zeros(4, 3))
-    assert before is not None
-    assert torch.equal(before, net.output.bias)
+    assert torch.equal(before, net.state_dict()["output.bias"])
 
 
 def test_a_start_of_another_width_is_refused() -> None:
@@ -131,3 +131,41 @@ def test_means_are_those_of_adaptive_pooling(size: tuple[int, int]) -> None:
     torch.testing.assert_close(
         resized_by_mean(x, (4, 4)), functional.adaptive_avg_pool2d(x, (4, 4))
     )
+
+
+def panorama(*, aligned: bool, levels: int = 3) -> GridDecoder:
+    torch.manual_seed(0)
+    trunk = PanoramaCNN((32, 64), "micro")
+    return GridDecoder(trunk, 3, (16, 32), aligned=aligned, levels=levels).eval()
+
+
+@torch.no_grad()
+def test_a_map_with_the_axes_of_the_picture_follows_it_place_by_place() -> None:
+    net = panorama(aligned=True)
+    # What is left without the seed is seen place by place alone.
+    for part in net.seed.parameters():
+        part.zero_()
+    picture = torch.rand(1, 3, 32, 64)
+    near, far = picture.clone(), picture.clone()
+    near[..., 0] += 2.0
+    far[..., 40] += 2.0
+    dense = [net(one).unflatten(1, (16, 32)) for one in (picture, near, far)]
+    moved = [(other - dense[0]).abs().sum(dim=(0, 1, 3)) for other in dense[1:]]
+    assert moved[0][:2].sum() > 3 * moved[0][14:16].sum()
+    assert moved[1][19:21].sum() > 3 * moved[1][2:4].sum()
+
+
+def test_a_map_of_other_axes_sees_the_seed_alone() -> None:
+    net = panorama(aligned=False)
+    assert len(net.beside) == 0
+    assert net(inputs_for(net.trunk, 2)).shape == (2, 512, 3)
+
+
+def test_more_levels_than_maps_see_the_largest() -> None:
+    net = panorama(aligned=True, levels=4)
+    assert net(inputs_for(net.trunk, 2)).shape == (2, 512, 3)
+
+
+def test_a_small_picture_is_refused() -> None:
+    with pytest.raises(ValueError, match="16 rows and columns"):
+        PanoramaCNN((8, 64))

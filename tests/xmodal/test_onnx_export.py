@@ -16,6 +16,7 @@ from xmodal.edges.encode.audio_transformer import AudioTransformer
 from xmodal.edges.encode.grid_decoder import GridDecoderOp
 from xmodal.edges.encode.imu_tcn import ImuTcn
 from xmodal.edges.encode.imu_transformer import ImuTransformerOp
+from xmodal.edges.encode.panorama_net import PanoramaNet
 from xmodal.edges.encode.skeleton_net import SkeletonNetOp
 from xmodal.errors import BackendError
 from xmodal.runs.onnx_export import export_clip_student
@@ -81,6 +82,19 @@ def test_motion_is_taken_as_described(op: Any, tmp_path: Path) -> None:
     assert made.largest_error < 1e-4
     inputs = torch.randn(2, *made.in_shape)
     inputs[:, -1] = 1.0
+    (rows,) = session(made.path).run(None, {"windows": inputs.numpy()})
+    with torch.no_grad():
+        np.testing.assert_allclose(rows, net.eval()(inputs).numpy(), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("aligned", [True, False])
+def test_a_picture_is_taken_as_described(aligned: bool, tmp_path: Path) -> None:
+    op = PanoramaNet(size="micro", frame_hw=(32, 64), grid_hw=(8, 16), aligned=aligned)
+    net = wake(op.build(channels=4, space="simplex"))
+    made = export_clip_student(net, op, tmp_path / "student.onnx")
+    assert made.takes == "inputs"
+    assert made.in_shape == (3, 32, 64)
+    inputs = torch.randn(2, *made.in_shape)
     (rows,) = session(made.path).run(None, {"windows": inputs.numpy()})
     with torch.no_grad():
         np.testing.assert_allclose(rows, net.eval()(inputs).numpy(), rtol=1e-3, atol=1e-4)

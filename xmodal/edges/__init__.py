@@ -100,6 +100,7 @@ _BUILT_IN: Mapping[Verb, Mapping[str, str]] = MappingProxyType(
             "audio_transformer": "xmodal.edges.encode.audio_transformer:AudioTransformer",
             "imu_transformer": "xmodal.edges.encode.imu_transformer:ImuTransformerOp",
             "grid_decoder": "xmodal.edges.encode.grid_decoder:GridDecoderOp",
+            "panorama_net": "xmodal.edges.encode.panorama_net:PanoramaNet",
             "fusion": "xmodal.edges.encode.fusion:FusionOp",
         },
         "lift": {
@@ -131,6 +132,7 @@ _BUILT_IN: Mapping[Verb, Mapping[str, str]] = MappingProxyType(
             "spatial_matching": "xmodal.edges.distill.spatial_matching:SpatialMatching",
             "shared_dimensions": "xmodal.edges.distill.shared_dimensions:SharedDimensions",
             "routed": "xmodal.edges.distill.routed:Routed",
+            "ensemble": "xmodal.edges.distill.ensemble:Ensemble",
             "relational": "xmodal.edges.distill.relational:Relational",
             "segment_contrast": "xmodal.edges.distill.segment_contrast:SegmentContrast",
             "set_cosine": "xmodal.edges.distill.set_cosine:SetCosine",
