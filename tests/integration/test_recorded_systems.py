@@ -24,7 +24,8 @@ from xmodal.store import Run
 MOTIONS = {
     "comodo": {"pose", "motion"},
     "umt": {"pose_alone", "motion_alone", "pose", "motion", "both", "both.classes"},
-    "agm": {"pose.classes", "motion.classes", "both.classes"},
+    "agm": {"pose", "motion", "both.classes"},
+    "ogm": {"pose.classes", "motion.classes", "both.classes"},
     "gradient_harmonisation": {"pose.classes", "motion.classes", "both.classes"},
     "qmf": {"pose.classes", "motion.classes", "both"},
     "mst_distill": {"pose", "both", "motion", "motion.classes"},

@@ -24,7 +24,7 @@ def scene(toy: ModuleType) -> dict[str, Any]:
     return {**room, "loud": replace(room["lifted"], rows=room["lifted"].rows * 10)}
 
 
-MODES = {"grad_norm": "norms", "uncertainty": "log_variance", "harmonise": None, "modulate": "now"}
+MODES = {"grad_norm": "norms", "uncertainty": "log_variance", "harmonise": None, "ogm": "now"}
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -79,7 +79,7 @@ def test_a_balance_that_there_is_not_is_refused(toy: ModuleType, tmp_path: Path)
 
 def test_one_loss_is_in_harmony_with_itself(toy: ModuleType, tmp_path: Path) -> None:
     runs: list[Any] = []
-    for mode in ("none", "harmonise", "modulate"):
+    for mode in ("none", "harmonise", "ogm"):
         options = replace(toy.OPTIONS, balance=mode, steps=3)
         _, history = toy.train(tmp_path / mode, toy.student(), options=options)
         runs.append(toy.losses(history))

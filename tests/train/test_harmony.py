@@ -98,7 +98,7 @@ def test_progress_that_says_nothing_is_left_out(odd: float) -> None:
 
 
 def test_modulation_remembers_first_losses_and_averages() -> None:
-    balance = Balance([1.0, 1.0, 1.0], "modulate", momentum=0.5)
+    balance = Balance([1.0, 1.0, 1.0], "ogm", momentum=0.5)
     of = {"sound": [0, 1], "motion": [2]}
     assert balance.modulation({0: 4.0, 1: 2.0, 2: 1.0}, of) == {"sound": 1.0, "motion": 1.0}
     # averages: 0.5 (first 4) x 2 and 0.5 (2) x 2 -> 3/4 is left of one, all of the other; 1 of 2
@@ -109,7 +109,7 @@ def test_modulation_remembers_first_losses_and_averages() -> None:
 
 
 def test_losses_without_rows_or_not_finite_move_nothing() -> None:
-    balance = Balance([1.0, 1.0], "modulate")
+    balance = Balance([1.0, 1.0], "ogm")
     of = {"sound": [0], "motion": [1]}
     balance.modulation({0: 1.0, 1: 1.0}, of)
     before = balance.now.clone()

@@ -45,6 +45,8 @@ OF_SCENES = (
     "crop_points", "crops", "loss_rows", "loss_sets", "min_set_points", "balance_scenes", "augment",
 )  # fmt: skip
 OF_RECORDINGS = ("batch", "balance_recordings")
+# Settings of data that say something of the format `clips` only.
+OF_FILMS = ("film_every_s", "cut_s", "hop_s", "align_within_s")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +64,11 @@ class Data:
         label_set: Classes of the point labels; those of each scene if null.
         film_every_s: Of films in recordings, frames at least so far apart are kept, seconds; 0 for
             all.
+        cut_s: Cut recordings of the format `clips` into pieces as long as this, seconds, named
+            after the film and where in it they begin: `walk@2.0`. Null leaves them whole.
+        hop_s: Time from the beginning of one piece to that of the next; `cut_s` if null.
+        align_within_s: Look for lags up to this, seconds, between films and the files beside them
+            (inertial readings, sound), and put these on the film's clock; 0 believes time stamps.
         lacking: Streams that a share of the recordings to train on is to lack: `{imu: 0.3}`. What
             recordings to test on lack is said to `eval`.
         noisy: Noise in recordings to train on, by stream, in units of the stream's own spread.
@@ -74,6 +81,9 @@ class Data:
     max_side_px: Count | None = None
     label_set: LabelSet | None = None
     film_every_s: Amount = 0.2
+    cut_s: Annotated[float, Gt(0)] | None = None
+    hop_s: Annotated[float, Gt(0)] | None = None
+    align_within_s: Amount = 0.0
     lacking: Mapping[StreamKind, Share] = field(default_factory=dict[StreamKind, float])
     noisy: Mapping[StreamKind, Amount] = field(default_factory=dict[StreamKind, float])
 
@@ -165,7 +175,8 @@ class Optimiser:
             all alike.
         balance: How the losses of several edges are weighed: as they come times their weights, by
             equal norms of their gradients, or by learnt uncertainty; `harmonise` takes from each
-            gradient what works against another, `modulate` holds back students that are ahead.
+            gradient what works against another, `ogm` holds back students that are ahead, and
+            `agm` streams of a fusion that are farther ahead than usual.
         lr: Peak learning rate.
         schedule: How it falls: half a cosine or a line down to zero, or not at all.
         warmup_steps: Updates of the warm-up; all of them where there are fewer.
@@ -193,7 +204,7 @@ class Optimiser:
     balance_recordings: Literal["none", "class", "group"] = "none"
     accumulate: Count = 1
     balance_scenes: Literal["points", "voxels", "equal"] = "voxels"
-    balance: Literal["none", "grad_norm", "uncertainty", "harmonise", "modulate"] = "none"
+    balance: Literal["none", "grad_norm", "uncertainty", "harmonise", "ogm", "agm"] = "none"
     lr: Annotated[float, Gt(0)] = 1e-2
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup_steps: Annotated[int, Ge(0)] = 30
@@ -221,6 +232,7 @@ class Stage:
         train: Students, by node, and learned losses, by arrow, that change; all if empty.
         edges: Distillation edges, by arrow, that count; all if empty.
         lr: Peak learning rate; the optimiser's if null.
+        inherit: Students that begin the stage with the weights of another one, `heir: student`.
     """
 
     name: Annotated[str, Len(1)]
@@ -228,6 +240,7 @@ class Stage:
     train: Names = ()
     edges: Names = ()
     lr: Annotated[float, Gt(0)] | None = None
+    inherit: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True, kw_only=True)

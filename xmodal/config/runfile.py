@@ -17,6 +17,7 @@ from xmodal.config.overrides import Override, apply_overrides, parse_overrides
 from xmodal.config.problems import ConfigReportError, Loc, Problem, one_of, show, suggest
 from xmodal.config.reader import Document, read_yaml, write_yaml
 from xmodal.config.run_parts import (
+    OF_FILMS,
     OF_RECORDINGS,
     OF_SCENES,
     RECORDING_TASKS,
@@ -191,7 +192,7 @@ def _check(run: RunFile, graph: Graph | None, document: Document, problems: list
         _check_splits(run, note)
         _check_unused(run, OF_RECORDINGS, "scenes", note)
         default = Data(scene="x")
-        for key in ("film_every_s", "lacking", "noisy"):
+        for key in (*OF_FILMS, "lacking", "noisy"):
             if getattr(run.data, key) != getattr(default, key):
                 wanted = f"no `{key}`: it has no effect on scenes"
                 note(("data", key), wanted, str(getattr(run.data, key)), "remove it")
@@ -240,11 +241,14 @@ def _check_recordings(run: RunFile, note: Any) -> None:
 
 def _check_streams(run: RunFile, note: Any) -> None:
     default = Data(scene="x")
-    films = ("max_side_px", "film_every_s") if run.data.format != "clips" else ()
+    films = ("max_side_px", *OF_FILMS) if run.data.format != "clips" else ()
     for key in ("voxel_m", "max_frames", "label_set", *films):
         if getattr(run.data, key) != getattr(default, key):
             where = "without films" if key in films else "on recordings"
             note(("data", key), f"no `{key}`: it has no effect {where}", "one", "remove it")
+    if run.data.hop_s is not None and run.data.cut_s is None:
+        wanted = "`cut_s`, the length of a piece, beside `hop_s`"
+        note(("data", "hop_s"), wanted, "`hop_s` alone", "add `cut_s`, or remove it")
     for key in ("lacking", "noisy"):
         for kind in getattr(run.data, key):
             if kind not in SENSORS_OF[run.data.format]:
@@ -276,6 +280,12 @@ def _check_stages(run: RunFile, graph: Graph, note: Any) -> None:
                 if _arrow(name) not in known:
                     loc = ("stages", index, key, place)
                     note(loc, one_of(known), f"`{name}`", suggest(name, known, "name one of them"))
+        for heir, name in stage.inherit.items():
+            for one in (heir, name):
+                if one not in graph.students():
+                    known = list(graph.students())
+                    loc = ("stages", index, "inherit", heir)
+                    note(loc, one_of(known), f"`{one}`", suggest(one, known, "name one of them"))
         if {_arrow(name) for name in stage.train} & set(arrows) - _active(stage, arrows):
             fix = "add the arrow to `edges`, or drop it from `train`"
             note(("stages", index, "train"), "arrows that count in this stage", "others too", fix)

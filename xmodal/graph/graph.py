@@ -138,13 +138,17 @@ class Graph:
     def space(self, name: str) -> Space | None:
         """The space of a node's rows; of a student, what its teachers' rows are.
 
-        Teachers that a learned projection meets do not count: the projection has that space. None
-        when it cannot be known before the weights are read, teachers differ, or all are projected.
+        Teachers that a learned projection meets do not count: the projection has that space. A
+        teacher that is a student itself has the space of its own teachers. None when it cannot be
+        known before the weights are read, teachers differ, or all are projected.
         """
         plan = Plan(nodes=self.nodes, drafts=list(self._drafts()))
-        direct = [e for e in self.losses() if e.target == name and not projects(e.op)]
-        sources = [source for edge in direct for source in edge.sources]
-        found: set[Space] = {space for node in (name, *sources) for _, space in spaces(plan, node)}
+        students, nodes = self.students(), [name]
+        for node in nodes:  # grows while it is read: students may teach each other in a circle
+            if node == name or node in students:
+                direct = [e for e in self.losses() if e.target == node and not projects(e.op)]
+                nodes += [s for edge in direct for s in edge.sources if s not in nodes]
+        found: set[Space] = {space for node in nodes for _, space in spaces(plan, node)}
         return found.pop() if len(found) == 1 else None
 
     def build_nets(self, num_rows: int | None = None) -> dict[str, nn.Module]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from xmodal.train.harmony import gradients_of, harmonised, held_back
 
-BalanceMode = Literal["none", "grad_norm", "uncertainty", "harmonise", "modulate"]
+BalanceMode = Literal["none", "grad_norm", "uncertainty", "harmonise", "ogm", "agm"]
 # A gradient shorter than this is none: its loss had no rows, and its size says nothing.
 _SHORTEST = 1e-12
 
@@ -31,8 +31,10 @@ class Balance(nn.Module):
       logarithm of its variance. The s are parameters, which the optimiser must have.
     - `harmonise`: the sum of weight times loss, but each loss's gradient loses what works against
       that of another, see `harmonised`.
-    - `modulate`: the sum of weight times loss, but gradients of a student whose losses fall faster
-      than those of the others are made shorter, see `held_back`. Averages of losses are buffers.
+    - `ogm`: the sum of weight times loss, but gradients of a student whose losses fall faster than
+      those of the others are made shorter, see `held_back`. Averages of losses are buffers.
+    - `agm`: the sum of weight times loss, but gradients of what each stream adds to a fusion are
+      multiplied, see `xmodal.train.modulation`.
 
     Args:
         weights: Factor of each loss, above 0.
@@ -63,7 +65,7 @@ class Balance(nn.Module):
             self.register_buffer("seen", torch.zeros(len(weights), dtype=torch.bool))
         if mode == "uncertainty":
             self.log_variance = nn.Parameter(torch.zeros(len(weights)))
-        if mode == "modulate":
+        if mode == "ogm":
             self.register_buffer("first", torch.zeros(len(weights)))
             self.register_buffer("now", torch.zeros(len(weights)))
 
@@ -127,13 +129,13 @@ class Balance(nn.Module):
     def modulation(
         self, losses: Mapping[int, float], of: Mapping[str, Sequence[int]]
     ) -> dict[str, float]:
-        """Factors of students' gradients, for `modulate`; 1 for all otherwise.
+        """Factors of students' gradients, for `ogm`; 1 for all otherwise.
 
         Args:
             losses: Losses of this step by their number, which the averages take in.
             of: Numbers of the losses of each student that is compared with the others.
         """
-        if self.mode != "modulate":
+        if self.mode != "ogm":
             return dict.fromkeys(of, 1.0)
         first, now = cast("Tensor", self.first), cast("Tensor", self.now)
         for index, loss in losses.items():

@@ -13,13 +13,16 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from xmodal.edges.distill.kl import Kl
 from xmodal.edges.encode.clip_student import rows_of_clips
+from xmodal.edges.encode.fusion import FusionOp
 from xmodal.errors import DataError, UsageError
 from xmodal.recordings.inputs import Clips
 from xmodal.recordings.ragged import take_samples
 from xmodal.train.averages import MovingAverages
 from xmodal.train.data import Distill
 from xmodal.train.forward import uses_bf16
+from xmodal.train.modulation import AdaptiveModulation, modulated
 from xmodal.train.options import Average, TrainOptions
 from xmodal.train.phases import Learner, Phase, with_sources
 from xmodal.train.pooling import rows_and_maps
@@ -73,6 +76,7 @@ class ClipTask:
         self._check()
         self._has = {name: self._presence(name) for name in students}
         self._mapped = {e.student for e in losses if getattr(e.op, "needs_maps", False)}
+        self._modulations = self._made_modulations()
         self._candidates = np.zeros(0, dtype=np.int64)
         self._share: NDArray[np.float64] | None = None
 
@@ -81,6 +85,11 @@ class ClipTask:
         """The recordings, by name, and how many windows they have."""
         windows = {name: len(clips.inputs) for name, clips in self.recorded.clips.items()}
         return {"recordings": list(self.recorded.names), "windows": windows}
+
+    @property
+    def modules(self) -> Mapping[str, nn.Module]:
+        """How far ahead streams of fusions usually are, for `balance: agm`."""
+        return {f"balance/{name}": module for name, module in self._modulations.items()}
 
     @property
     def memory(self) -> Memory:
@@ -146,6 +155,9 @@ class ClipTask:
             vary = generator if name in phase.trained_students else None
             net = self.students[name].net
             with torch.set_grad_enabled(self._needs_gradient(name, phase, made)):
+                if name in self._modulations and name in phase.trained_students:
+                    made[name] = self._run_modulated(name, drawn, made, phase)
+                    continue
                 made[name] = self._run(name, net, drawn, made, vary)
         parts: dict[int, Tensor] = {}
         slow: dict[str, Rows] = {}
@@ -191,14 +203,8 @@ class ClipTask:
         """Rows of one student, varied where a generator is given."""
         student, device = self.students[name], self.options.device
         if (clips := self.recorded.clips.get(name)) is None:
-            sources = [
-                made[s]
-                if s in made
-                else moved(take_samples(self.recorded.stored[s], drawn.places), device)
-                for s in student.sources
-            ]
             with self._precision():
-                return student.op(net, *sources)
+                return student.op(net, *self._seen(name, drawn, made))
         window = clips.windows_at(drawn.places, drawn.at)
         has = window >= 0
         inputs = clips.inputs[window[has]]
@@ -212,6 +218,62 @@ class ClipTask:
         with self._precision():
             given = rows_of_clips(net, Clips(inputs, offsets))
         return replace(given, rows=given.rows.float(), offsets=given.offsets.cpu())
+
+    def _seen(self, name: str, drawn: Draw, made: Mapping[str, Rows]) -> list[Rows]:
+        """Rows of the nodes that a student sees."""
+        return [
+            made[s]
+            if s in made
+            else moved(take_samples(self.recorded.stored[s], drawn.places), self.options.device)
+            for s in self.students[name].sources
+        ]
+
+    def _run_modulated(
+        self, name: str, drawn: Draw, made: Mapping[str, Rows], phase: Phase
+    ) -> Rows:
+        """Rows of a fusion whose streams learn by how far each is ahead."""
+        student = self.students[name]
+        with self._precision():
+            parts: tuple[Rows, ...] = student.op.responses(
+                student.net, *self._seen(name, drawn, made)
+            )
+        judges = [self.losses[i] for i in phase.edges if self._judges(self.losses[i], name)]
+        losses = [0.0] * len(parts)
+        with torch.no_grad():
+            for edge in judges:
+                teacher = self._teacher(edge.teacher, drawn, made, {})
+                for index, part in enumerate(parts):
+                    if in_common(teacher, part):
+                        op: Any = edge.op
+                        losses[index] += op.weight * float(op(teacher, part, **head_of(edge.net)))
+        valid = torch.stack([part.valid for part in parts]).any(dim=0)
+        factors = self._modulations[name].factors(losses)
+        rows = modulated([part.rows.float() for part in parts], factors)
+        return replace(parts[0], rows=rows, valid=valid, weight=valid.to(rows.dtype))
+
+    def _made_modulations(self) -> dict[str, AdaptiveModulation]:
+        if self.options.balance != "agm":
+            return {}
+        found = {
+            name: AdaptiveModulation(len(student.sources))
+            for name, student in self.students.items()
+            if isinstance(student.op, FusionOp)
+            and len(student.sources) > 1
+            and any(self._judges(edge, name) for edge in self.losses)
+        }
+        if not found:
+            raise UsageError(
+                "training over recordings",
+                wanted="a fusion of several streams that learns classes, for `balance: agm`",
+                got="none",
+                fix="add `classes -> FUSION: {op: kl, project: linear}`, or choose another balance",
+            )
+        return found
+
+    def _judges(self, edge: Distill, name: str) -> bool:
+        """Whether an edge tells what each stream of a fusion would answer alone."""
+        headed = isinstance(edge.op, Kl) and edge.op.project != "none"
+        return edge.student == name and headed and self._is_stored(edge)
 
     def _needs_gradient(self, name: str, phase: Phase, made: Mapping[str, Rows]) -> bool:
         """Whether it learns, or one of those that it sees does."""

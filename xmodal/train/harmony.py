@@ -78,8 +78,8 @@ def held_back(progress: Mapping[str, float], strength: float = 1.0) -> dict[str,
 
     Source:
         Peng et al., Balanced Multimodal Learning via On-the-fly Gradient Modulation, CVPR 2022,
-        equations 8 to 10, with losses in place of class scores, so that edges without labels can be
-        compared, and without a step at rho = 1.
+        equations 8 to 10 (OGM, without its noise), with losses in place of class scores, so that
+        edges without labels can be compared, and without a step at rho = 1.
     """
     known = {name: left for name, left in progress.items() if math.isfinite(left) and left > 0}
     if len(known) < 2:

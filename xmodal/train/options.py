@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -39,6 +40,7 @@ class Stage:
             what is not named is frozen. Everything learns if empty.
         edges: Distill edges that count (`truth -> student`); all if empty.
         lr: Peak learning rate; that of the options if None.
+        inherit: Students that begin the stage with the weights of another one, `heir: student`.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Stage:
     train: tuple[str, ...] = ()
     edges: tuple[str, ...] = ()
     lr: float | None = None
+    inherit: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def __post_init__(self) -> None:
         if self.steps < 1 or (self.lr is not None and not 0 < self.lr < math.inf):

@@ -111,6 +111,7 @@ def _phase(
     edges = tuple(i for i, e in enumerate(losses) if not stage.edges or e.key in stage.edges)
     active = with_sources((losses[i].student for i in edges), students)
     keys = {losses[i].key for i in edges if losses[i].net is not None}
+    _check_heirs(stage, students)
     for name in stage.train:
         if name not in active | keys:
             wanted = f"names among {sorted(active | keys)}, which an edge of this stage can train"
@@ -129,6 +130,26 @@ def _phase(
     if not any(p.requires_grad for module in modules for p in module.parameters()):
         raise _wrong(stage, "something that can learn", "no trainable weights", "name a student")
     return Phase(stage, first, edges, trained_students, trained_edges)
+
+
+def _check_heirs(stage: Stage, students: Mapping[str, Learner]) -> None:
+    for heir, student in stage.inherit.items():
+        for name in (heir, student):
+            if name not in students:
+                raise _wrong(stage, f"students among {sorted(students)}", name, "name a student")
+        mine, theirs = (
+            {key: list(value.shape) for key, value in students[name].net.state_dict().items()}
+            for name in (heir, student)
+        )
+        if heir == student or mine != theirs:
+            raise _wrong(
+                stage,
+                f"a student with a network like that of `{heir}` to inherit from",
+                f"`{student}`"
+                if heir == student
+                else f"`{student}`, whose weights differ in shape",
+                "make both by the same op, with the same settings and widths",
+            )
 
 
 def _check_names(

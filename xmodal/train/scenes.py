@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from detectors.memory_attention import MemoryAttention
 from xmodal.errors import UsageError
@@ -51,6 +51,13 @@ class SceneTask:
             raise UsageError(
                 "training", wanted="at least one scene", got="0 scenes", fix="name some under data"
             )
+        if options.balance == "agm":
+            raise UsageError(
+                "training",
+                wanted="a balance for scenes; `agm` is for fusions of streams of recordings",
+                got="balance: agm",
+                fix="write balance: grad_norm, uncertainty, harmonise or ogm",
+            )
         self.forward = Forward(students, losses, averages, copies, options)
         self.scenes = [
             TrainScene(i, nodes, students, losses, averages) for i, nodes in enumerate(scenes)
@@ -61,6 +68,11 @@ class SceneTask:
     def identity(self) -> Mapping[str, Any]:
         """How many points each node of each scene has."""
         return {"points": [{n: _size(v) for n, v in s.nodes.items()} for s in self.scenes]}
+
+    @property
+    def modules(self) -> Mapping[str, nn.Module]:
+        """Nothing is remembered."""
+        return {}
 
     @property
     def memory(self) -> Memory:

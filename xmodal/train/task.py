@@ -48,6 +48,11 @@ class Task(Protocol):
         ...
 
     @property
+    def modules(self) -> Mapping[str, nn.Module]:
+        """What the task itself remembers from step to step, by its name in checkpoints."""
+        ...
+
+    @property
     def unused(self) -> Sequence[str]:
         """Options that have no effect here."""
         ...

@@ -87,6 +87,7 @@ class Trainer:
         for index, edge in enumerate(losses):
             if edge.net is not None:
                 modules[f"{edge.teacher}->{edge.student}:{index}"] = edge.net
+        modules |= self.task.modules
         self.balance = Balance([float(e.op.weight) for e in losses], options.balance)
         modules["balance"] = self.balance
         self._learnable = [p for m in modules.values() for p in m.parameters() if p.requires_grad]
@@ -126,6 +127,8 @@ class Trainer:
         if phase is self.phase:
             return
         self.phase = phase
+        if step == phase.first:
+            self._inherit(phase)
         learning = [self.students[name].net for name in phase.trained_students]
         learning += [net for i in phase.trained_edges if (net := self.losses[i].net) is not None]
         learning.append(self.balance)
@@ -146,6 +149,10 @@ class Trainer:
             self.log({"event": "stage", "name": phase.stage.name, "step": step})
         for record in records:
             self.log({"event": record["event"], "step": step, **record})
+
+    def _inherit(self, phase: Phase) -> None:
+        for heir, student in phase.stage.inherit.items():
+            self.students[heir].net.load_state_dict(self.students[student].net.state_dict())
 
     def finish(self) -> None:
         """Leave students ready for inference, and every weight as free as it was."""
@@ -234,7 +241,7 @@ class Trainer:
 
     def _hold_back(self, losses: Mapping[int, float]) -> None:
         """Shorten gradients of students that are ahead of the others; not those of fusions."""
-        if self.options.balance != "modulate":
+        if self.options.balance != "ogm":
             return
         assert self.phase is not None, "a stage has begun"
         of = {
