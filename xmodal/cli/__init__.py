@@ -10,6 +10,7 @@ from types import FrameType
 import typer
 
 from xmodal.cli import (
+    align,
     demo,
     doctor,
     edit,
@@ -38,6 +39,7 @@ for verb in (
     demo.demo,
     world.world,
     rooms.rooms,
+    align.align,
     inspect.check,
     lift.lift,
     train.train,

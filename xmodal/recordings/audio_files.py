@@ -85,6 +85,23 @@ def read_audio(
     )
 
 
+def sound_seconds(path: Path) -> float:
+    """Length of a sound file (no film), as its header says.
+
+    Raises:
+        DataError: If the file is missing, empty, cut, or no sound.
+        BackendError: If soundfile is not installed.
+    """
+    soundfile = _soundfile()
+    refuse_empty(path, "a sound file")
+    refuse_cut(path)
+    try:
+        with soundfile.SoundFile(str(path)) as file:
+            return file.frames / _right_rate(path, float(file.samplerate))
+    except (soundfile.SoundFileError, RuntimeError) as error:
+        raise _no_sound(path, error) from error
+
+
 # ---- sound files -------------------------------------------------------------------------------
 
 
@@ -107,12 +124,7 @@ def _read_sound(path: Path, span_s: tuple[float, float] | None) -> tuple[Samples
                 left -= len(block)
             channels = file.channels
     except (soundfile.SoundFileError, RuntimeError) as error:
-        raise DataError(
-            str(path),
-            wanted="a sound file that soundfile reads (WAV, FLAC, Ogg, MP3, AIFF), or a film",
-            got=str(error).splitlines()[0][:200],
-            fix="convert it, for example with ffmpeg",
-        ) from error
+        raise _no_sound(path, error) from error
     if left > 0:
         raise _shorter(path, end - first, end - first - left, rate_hz)
     samples = np.concatenate(blocks) if blocks else np.zeros((0, channels), np.float32)
@@ -240,6 +252,15 @@ def _check_samples(path: Path, samples: Samples, rate_hz: float, start_s: float)
             got=f"a peak of {peak:.6g}",
             fix="divide by full scale before writing floats (32768 for 16-bit samples)",
         )
+
+
+def _no_sound(path: Path, error: Exception) -> DataError:
+    return DataError(
+        str(path),
+        wanted="a sound file that soundfile reads (WAV, FLAC, Ogg, MP3, AIFF), or a film",
+        got=str(error).splitlines()[0][:200],
+        fix="convert it, for example with ffmpeg",
+    )
 
 
 def _shorter(path: Path, wanted: int, got: int, rate_hz: float) -> DataError:

@@ -11,14 +11,20 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from xmodal.errors import DataError
 from xmodal.graph.ports import Kind
+from xmodal.recordings.alignment import delayed
+from xmodal.recordings.clocks import ClockLag, find_clocks
+from xmodal.recordings.cutting import Cutting, KeptStreams, pieces
 from xmodal.recordings.ragged import Stream
 from xmodal.recordings.recording import Recording, Recordings
 from xmodal.recordings.sound_folders import SOUNDS
+from xmodal.recordings.spans import Span, span_of
+from xmodal.values import Audio, Imu
 
 FILMS = (".mp4", ".mov", ".mkv", ".webm", ".avi")
 _MOTION = (".csv", ".npz", ".mat")
@@ -27,7 +33,13 @@ _TABLE = "labels.csv"
 
 
 def open_clips(
-    folder: Path, *, film_every_s: float = 0.0, max_side_px: int | None = None
+    folder: Path,
+    *,
+    film_every_s: float = 0.0,
+    max_side_px: int | None = None,
+    align_within_s: float = 0.0,
+    cut_s: float | None = None,
+    hop_s: float | None = None,
 ) -> Recordings:
     """The recordings of a folder, by the stems of its files.
 
@@ -35,9 +47,41 @@ def open_clips(
         folder: Where they lie.
         film_every_s: Frames of films that are nearer than this are left out; 0 keeps all.
         max_side_px: Frames are made smaller, so that no side is longer.
+        align_within_s: Look for lags up to this between a film and the files beside it, and put
+            these on the film's clock; 0 believes their time stamps. See `find_clocks`.
+        cut_s: Cut every recording into pieces as long as this, each a recording; see `pieces`.
+        hop_s: Time from one piece to the next; as long as a piece if not given.
 
     Raises:
-        DataError: If there are none, one has two files for a stream, or the table does not fit.
+        DataError: If there are none, one has two files for a stream, the table does not fit, or a
+            recording is shorter than a piece.
+    """
+    found = find_files(folder)
+    told = _table(folder / _TABLE, found)
+    frames = partial(_read_film, every_s=film_every_s or None, max_side=max_side_px)
+    items = [_recording(n, paths, told.get(n, {}), frames) for n, paths in found.items()]
+    if align_within_s:
+        clocks = clocks_of(found, align_within_s)
+        items = [_aligned(item, clocks[item.name]) for item in items]
+    if cut_s is not None:
+        how, kept = Cutting(cut_s=cut_s, hop_s=hop_s or cut_s), KeptStreams()
+        items = [
+            piece
+            for item in items
+            for piece in pieces(item, _spans(item, found[item.name]), how, kept)
+        ]
+    classes = tuple(sorted({item.label for item in items if item.label is not None}))
+    return Recordings(name=folder.name, items=tuple(items), classes=classes)
+
+
+def find_files(folder: Path) -> dict[str, dict[Kind, Path]]:
+    """The files of every recording of a folder, by what they hold.
+
+    Args:
+        folder: Where they lie.
+
+    Raises:
+        DataError: If there are none, or a recording has two for a stream.
     """
     found: dict[str, dict[Kind, Path]] = {}
     for path in sorted(path for path in folder.glob("*") if path.is_file()):
@@ -61,11 +105,24 @@ def open_clips(
             got="none" if folder.is_dir() else "no such folder",
             fix="check the path and the names of the files",
         )
-    told = _table(folder / _TABLE, found)
-    frames = partial(_read_film, every_s=film_every_s or None, max_side=max_side_px)
-    items = [_recording(n, paths, told.get(n, {}), frames) for n, paths in found.items()]
-    classes = tuple(sorted({item.label for item in items if item.label is not None}))
-    return Recordings(name=folder.name, items=tuple(items), classes=classes)
+    return found
+
+
+def clocks_of(
+    found: Mapping[str, Mapping[Kind, Path]], max_lag_s: float
+) -> dict[str, tuple[ClockLag, ...]]:
+    """The lags of all files that lie beside a film that they can be compared with.
+
+    Args:
+        found: As `find_files` gives them.
+        max_lag_s: Largest lag to look for, either way.
+    """
+    return {
+        name: find_clocks(
+            name, paths, max_lag_s, sounds="audio" in paths and _film_sounds(paths.get("video"))
+        )
+        for name, paths in found.items()
+    }
 
 
 def _kind_of(path: Path) -> tuple[str, Kind] | None:
@@ -127,6 +184,39 @@ def _recording(
         streams=streams,
         files=tuple(paths.values()),
     )
+
+
+def _aligned(item: Recording, clocks: tuple[ClockLag, ...]) -> Recording:
+    """The recording with its files on the film's clock, as far as lags are believed."""
+    late = {clock.stream: clock.seconds for clock in clocks if clock.trusted}
+    streams = {
+        kind: partial(_moved, reader, -late[kind]) if kind in late else reader
+        for kind, reader in item.streams.items()
+    }
+    made = ", ".join(f"{kind} {-seconds:+.6f} s" for kind, seconds in late.items())
+    return replace(item, streams=streams, made=made, clocks=clocks)
+
+
+def _moved(reader: Callable[[], Stream], seconds: float) -> Stream:
+    stream = reader()
+    if isinstance(stream, Imu):
+        return delayed(stream, seconds)
+    return delayed(stream, seconds) if isinstance(stream, Audio) else stream
+
+
+def _spans(item: Recording, paths: Mapping[Kind, Path]) -> dict[Kind, Span]:
+    """From when to when its streams are there, on the film's clock."""
+    late = {clock.stream: clock.seconds for clock in item.clocks if clock.trusted}
+    spans: dict[Kind, Span] = {}
+    for kind in item.streams:
+        # The sound of a film is in its file.
+        start_s, end_s = span_of(kind, paths[kind] if kind in paths else paths["video"])
+        spans[kind] = (start_s - late.get(kind, 0.0), end_s - late.get(kind, 0.0))
+    return spans
+
+
+def _film_sounds(film: Path | None) -> bool:
+    return film is not None and _has_sound(film)
 
 
 def _has_sound(film: Path) -> bool:

@@ -29,7 +29,8 @@ def open_recordings(folder: Path | str, format: str, **settings: float | None) -
     Args:
         folder: Where it lies.
         format: Its layout, as `data.format` of a run file names it.
-        **settings: Of `clips`: `film_every_s` and `max_side_px`, see `open_clips`.
+        **settings: Of `clips`: `film_every_s`, `max_side_px`, `align_within_s`, `cut_s` and
+            `hop_s`, see `open_clips`.
 
     Raises:
         DataError: If the folder is not there, or does not hold what the format says.

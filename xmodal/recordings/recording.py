@@ -16,6 +16,7 @@ import torch
 from xmodal.atomic import sha256_file
 from xmodal.errors import DataError
 from xmodal.graph.ports import Kind
+from xmodal.recordings.clocks import ClockLag
 from xmodal.recordings.ragged import Stream, empty_like, join
 from xmodal.values import Audio, Grids, Imu, Labels, Skeleton, Text, Value
 
@@ -40,6 +41,8 @@ class Recording:
         files: What the streams are read from.
         maps: Dense maps of it, where there are several, by name; a graph's node of kind `grids`
             reads the map of its own name.
+        made: How it was made of its files, where it is not all of them as they are.
+        clocks: Lags between its files that were looked for.
     """
 
     name: str
@@ -49,6 +52,8 @@ class Recording:
     text: str | None = None
     files: tuple[Path, ...] = ()
     maps: Mapping[str, Callable[[], Grids]] = field(default_factory=dict[str, Callable[[], Grids]])
+    made: str = ""
+    clocks: tuple[ClockLag, ...] = ()
 
     @property
     def kinds(self) -> frozenset[Kind]:
@@ -164,8 +169,10 @@ class Recordings:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of all that it holds: names, groups, labels and the bytes of its files."""
+        hashed = {path: sha256_file(path) for path in {p for i in self.items for p in i.files}}
         listed = [
-            [i.name, i.group, i.label, i.text, [sha256_file(path) for path in i.files]]
+            [i.name, i.group, i.label, i.text, [hashed[path] for path in i.files]]
+            + ([i.made] if i.made else [])
             for i in self.items
         ]
         text = json.dumps([self.classes, listed], sort_keys=True)

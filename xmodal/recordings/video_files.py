@@ -27,7 +27,11 @@ _MISSING_SHARE, _MISSING_FRAMES = 0.02, 2
 
 
 def read_video(
-    path: Path | str, *, every_s: float | None = None, max_side: int | None = None
+    path: Path | str,
+    *,
+    every_s: float | None = None,
+    max_side: int | None = None,
+    until_s: float | None = None,
 ) -> Video:
     """Read the frames of a film.
 
@@ -39,7 +43,8 @@ def read_video(
         path: What FFmpeg reads: MP4, MOV, MKV, WebM, AVI.
         every_s: Keep the first frame at or after each multiple of this, from the first frame on;
             all if not given.
-        max_side: Longest side of the result, pixels; larger frames are reduced.
+        max_side: Longest side of the result, pixels; larger frames are reduced, one at a time.
+        until_s: Stop at this moment of the film's clock; what comes after it is not looked at.
 
     Raises:
         DataError: If the file is missing, empty, no film, cut or damaged, has no pictures, frames
@@ -60,20 +65,22 @@ def read_video(
         for frame in film.decode(stream):
             num += 1
             time_s = _time_of(path, frame, num, times)
+            if until_s is not None and time_s >= until_s and frames:
+                promised = num
+                break
             if every_s is not None and times and not _is_due(time_s, times[0], times[-1], every_s):
                 continue
             rgb = _upright(frame, max_side)
             if frames and rgb.shape != frames[0].shape:
-                raise damaged(path, f"frame {num} is {rgb.shape[:2]}, not {frames[0].shape[:2]}")
+                raise damaged(path, f"frame {num} is {rgb.shape[1:]}, not {frames[0].shape[1:]}")
             size += rgb.nbytes
             _check_size(path, size)
             frames.append(rgb)
             times.append(time_s)
     if not frames or promised - num > max(_MISSING_FRAMES, _MISSING_SHARE * promised):
         raise damaged(path, f"{num} frames, the header says {promised}")
-    stacked = np.stack(frames)
     return Video(
-        rgb=torch.from_numpy(stacked).permute(0, 3, 1, 2).contiguous(),
+        rgb=torch.from_numpy(np.stack(frames)),
         time_s=torch.tensor(times, dtype=torch.float64),
         offsets=torch.tensor([0, len(times)]),
     )
@@ -99,7 +106,7 @@ def _is_due(time_s: float, first_s: float, last_s: float, every_s: float) -> boo
     return math.floor((time_s - first_s) / every_s + slack) > done
 
 
-def _upright(frame: VideoFrame, max_side: int | None) -> UInt8[NDArray[np.uint8], "H W 3"]:
+def _upright(frame: VideoFrame, max_side: int | None) -> UInt8[NDArray[np.uint8], "3 H W"]:
     """The frame as RGB, reduced, then turned as its file says."""
     longest, rotation = max(frame.width, frame.height), frame.rotation
     if max_side is not None and longest > max_side:
@@ -108,7 +115,7 @@ def _upright(frame: VideoFrame, max_side: int | None) -> UInt8[NDArray[np.uint8]
         frame = frame.reformat(width=width, height=height, format="rgb24")
     rgb = frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
     quarters = round(rotation / 90) % 4  # counter-clockwise, as numpy counts
-    return np.ascontiguousarray(np.rot90(rgb, quarters))
+    return np.ascontiguousarray(np.rot90(rgb, quarters).transpose(2, 0, 1))
 
 
 def _check_size(path: Path, size: int) -> None:

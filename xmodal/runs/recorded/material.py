@@ -10,10 +10,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from xmodal.atomic import write_text
-from xmodal.config.run_parts import Data, Split, Splits, StreamKind
+from xmodal.config.run_parts import OF_FILMS, Data, Split, Splits, StreamKind
 from xmodal.config.runfile import RunFile
 from xmodal.errors import ConfigError, DataError
 from xmodal.graph.ports import Kind
+from xmodal.recordings.clocks import nothing_to_align
 from xmodal.recordings.disturbing import Disturbance, disturbed
 from xmodal.recordings.opening import open_recordings
 from xmodal.recordings.recording import Recordings, together
@@ -96,8 +97,11 @@ def open_data(data: Data) -> Recordings:
         )
     films: dict[str, float | None] = {}
     if data.format == "clips":
-        films = {"film_every_s": data.film_every_s, "max_side_px": data.max_side_px}
+        films = {key: getattr(data, key) for key in ("max_side_px", *OF_FILMS)}
     opened = [open_recordings(folder, data.format, **films) for folder in folders]
+    if data.align_within_s and not any(item.clocks for part in opened for item in part.items):
+        held = {item.name: sorted(item.kinds) for part in opened for item in part.items}
+        raise nothing_to_align("data.align_within_s", held)
     return opened[0] if len(opened) == 1 else together("+".join(p.name for p in folders), opened)
 
 

@@ -16,6 +16,8 @@ from xmodal.atomic import write_text
 from xmodal.config.run_parts import Data
 from xmodal.config.runfile import RunFile
 from xmodal.errors import DataError, UsageError
+from xmodal.recordings.clocks import TABLE as CLOCKS
+from xmodal.recordings.clocks import write_clocks
 from xmodal.runs.frozen import Reporter, load_teachers, teacher_record
 from xmodal.runs.log import RunLog, peak_memory_mb
 from xmodal.runs.recorded.frozen import Prepared, kept_nodes, prepare
@@ -87,6 +89,8 @@ def ready_run(spec: RunFile, request: Any, report: Reporter, *, clips: bool) -> 
         clips=clips,
     )
     write_table(run, material, prepared.durations_s)
+    if clocks := dict.fromkeys(c for item in material.recordings.items for c in item.clocks):
+        write_clocks(run.path / CLOCKS, list(clocks))
     for name in (name for name in of_node if name not in there):
         info = frozen_info(spec, material, name, teachers, prints[name])
         write_samples(
