@@ -27,9 +27,10 @@ MOTIONS = {
     "agm": {"pose", "motion", "both.classes"},
     "ogm": {"pose.classes", "motion.classes", "both.classes"},
     "gradient_harmonisation": {"pose.classes", "motion.classes", "both.classes"},
-    "qmf": {"pose.classes", "motion.classes", "both"},
+    "qmf": {"pose", "motion", "both"},
     "mst_distill": {"pose", "both", "motion", "motion.classes"},
-    "any2seg": {"pose", "motion", "both"},
+    "any2seg": {"pose", "motion", "both", "both.classes"},
+    "both_labels": {"pose", "motion", "both.classes"},
 }
 
 
