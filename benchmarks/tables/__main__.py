@@ -26,6 +26,7 @@ NAMES = (
     "splat_fields",
     "motion",
     "sound",
+    "modalities",
 )
 _WORK = Path("data/results-cache")
 

@@ -25,10 +25,16 @@ from xmodal.edges.lift.one_hot import OneHot
 from xmodal.errors import DataError
 from xmodal.evaluate import interval
 from xmodal.evaluate.probe import fit_probe
+from xmodal.recordings.disturbing import Disturbance
 from xmodal.recordings.inputs import Clips
 from xmodal.recordings.recording import Recordings, gather
 from xmodal.runs.frozen import silent
-from xmodal.runs.recorded.judged import OpenedRecorded, open_recorded
+from xmodal.runs.recorded.judged import (
+    Judged,
+    OpenedRecorded,
+    open_recorded,
+    other_recordings,
+)
 from xmodal.runs.recorded.learners import load_clip_learners
 from xmodal.runs.recorded.material import open_data
 from xmodal.runs.train import TrainRequest, train_run
@@ -142,7 +148,8 @@ def judged(opened: OpenedRecorded, judge: Mapping[str, Any]) -> dict[str, Any]:
             contrast spends on what it contrasts), and for each the numbers of labels of a class
             that a linear probe sees; `heads`: sources that give classes; `zero_shot`: sources that
             are asked by the names of the classes; `strength` of the probes' penalty; `seed` of what
-            is labelled.
+            is labelled; `cases`: by name, what is done to the streams of those held out before the
+            heads are asked again (the fields of a `Disturbance`).
     """
     recordings = open_data(opened.spec.data)
     truth, train_places = recordings.labels, opened.places("train")
@@ -163,6 +170,10 @@ def judged(opened: OpenedRecorded, judge: Mapping[str, Any]) -> dict[str, Any]:
         right[f"{source} head"] = _right(found, truth.ids, opened)
     for source in judge.get("zero_shot", ()):
         right[f"{source} zero-shot"] = _right(_asked(opened, source, truth), truth.ids, opened)
+    for case, given in judge.get("cases", {}).items():
+        seen = other_recordings(opened, None, "test", Disturbance(**given), silent)
+        for source in judge["heads"]:
+            right[f"{source} {case}"] = _right_anew(seen, source, truth.classes)
     held_out = opened.places("test")
     return {
         "names": [opened.table[i].name for i in held_out],
@@ -231,6 +242,14 @@ def _asked(opened: OpenedRecorded, source: str, truth: Labels) -> Ids:
 def _right(found: Ids, ids: torch.Tensor, opened: OpenedRecorded) -> list[int]:
     held_out = opened.places("test")
     return (found == ids.numpy())[held_out].astype(int).tolist()
+
+
+def _right_anew(seen: Judged, source: str, classes: Sequence[str]) -> list[int]:
+    """Of recordings that were looked at anew; where nothing is left to see, nothing is right."""
+    if (given := seen.rows.get(source)) is None:
+        return [0] * len(seen)
+    told = zip(given.rows.argmax(1).tolist(), given.valid.tolist(), seen.labels, strict=True)
+    return [int(valid and classes[best] == label) for best, valid, label in told]
 
 
 def _weights(opened: OpenedRecorded) -> dict[str, int]:

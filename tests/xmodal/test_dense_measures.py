@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from xmodal.evaluate.dense import cell_classes, depth_errors
+from xmodal.evaluate.dense import cell_classes, class_tables, depth_errors, mean_iou
 
 
 def test_depths_worked_by_hand() -> None:
@@ -45,6 +45,16 @@ def test_cells_that_are_not_known_do_not_count() -> None:
     truth, given = np.array([[0, 1]]), np.array([[0, 0]])
     accuracy, _, _ = cell_classes(given, truth, np.array([[True, False]]), ["a"], 2)
     assert accuracy[0] == 1.0
+
+
+def test_no_answer_is_wrong() -> None:
+    truth, given = np.array([[0, 0, 1]]), np.array([[0, -1, 1]])
+    tables = class_tables(given, truth, np.ones((1, 3), dtype=bool), 2)
+    assert tables.tolist() == [[[1, 0, 1], [0, 1, 0]]]
+    assert mean_iou(tables)[0] == pytest.approx((1 / 2 + 1) / 2)
+    accuracy, mean, _ = cell_classes(given, truth, np.ones((1, 3), dtype=bool), ["a"], 2)
+    assert accuracy[0] == pytest.approx(2 / 3)
+    assert mean[0] == pytest.approx(3 / 4)
 
 
 def test_intervals_are_over_groups() -> None:

@@ -69,28 +69,48 @@ def cell_classes(
     """Accuracy and mean IoU over the classes that occur, and the IoU of each.
 
     Args:
-        given: Class of each cell as answered.
+        given: Class of each cell as answered; below 0 for no answer, which is wrong.
         truth: Class of each cell.
         known: Cells that count.
         groups: Group of each sample.
         num_classes: Number of classes.
     """
-    tables = np.zeros((len(given), num_classes, num_classes))
-    sample = np.broadcast_to(np.arange(len(given))[:, None], given.shape)
-    np.add.at(tables, (sample[known], truth[known], given[known]), 1.0)
+    tables = class_tables(given, truth, known, num_classes)
 
     def measures(total: NDArray[Any]) -> Float64[Reals, "r 2"]:
         hit = np.diagonal(total, axis1=1, axis2=2)
-        return np.stack([hit.sum(1) / np.maximum(total.sum((1, 2)), 1), _mean(_iou(total))], axis=1)
+        return np.stack([hit.sum(1) / np.maximum(total.sum((1, 2)), 1), mean_iou(total)], axis=1)
 
     accuracy, mean = _with_intervals(_by_group(tables, groups), measures)
     return accuracy, mean, _iou(tables.sum(0)[None])[0]
 
 
+def class_tables(
+    given: Int64[Ids, "S N"],
+    truth: Int64[Ids, "S N"],
+    known: Bool[NDArray[np.bool_], "S N"],
+    num_classes: int,
+) -> Float64[Reals, "S K K1"]:
+    """Cells of each sample by class (rows) and answer (columns); the last column is no answer.
+
+    Arguments are those of `cell_classes`.
+    """
+    tables = np.zeros((len(given), num_classes, num_classes + 1))
+    sample = np.broadcast_to(np.arange(len(given))[:, None], given.shape)
+    answer = np.where(given < 0, num_classes, given)
+    np.add.at(tables, (sample[known], truth[known], answer[known]), 1.0)
+    return tables
+
+
+def mean_iou(tables: Float64[Reals, "R K K1"]) -> Float64[Reals, " R"]:
+    """Mean over the classes that occur, of each table as `class_tables` makes them; else NaN."""
+    return _mean(_iou(tables))
+
+
 def _iou(total: NDArray[Any]) -> NDArray[Any]:
     """IoU of each class, NaN for those that do not occur."""
     hit = np.diagonal(total, axis1=1, axis2=2)
-    union = total.sum(1) + total.sum(2) - hit
+    union = total[:, :, :-1].sum(1) + total.sum(2) - hit
     return np.where(total.sum(2) > 0, hit / np.maximum(union, 1), np.nan)
 
 

@@ -17,7 +17,8 @@ Row = tuple[str | float | int, ...]
 def map_tables(opened: OpenedRecorded, judged: Judged) -> dict[str, Table]:
     """Students of maps against recorded maps that taught them.
 
-    A map of one channel is of depths, one of several has a channel for each class.
+    A map of one channel is of depths, one of several has a channel for each class. A cell without an
+    answer is of no class, which is wrong; it has no depth, and no error in depth.
     """
     depths: list[Row] = []
     classes: list[Row] = []
@@ -25,18 +26,19 @@ def map_tables(opened: OpenedRecorded, judged: Judged) -> dict[str, Table]:
         given, wanted = judged.rows[student], judged.rows[truth]
         assert isinstance(wanted, Grids), "pairs are of maps"
         shape = (len(judged), -1)
-        known = (given.valid & wanted.valid & (wanted.weight > 0)).reshape(shape).numpy()
+        known = (wanted.valid & (wanted.weight > 0)).reshape(shape).numpy()
+        answered = given.valid.reshape(shape).numpy()
         if wanted.rows.shape[1] == 1:
             found = depth_errors(
                 given.rows[:, 0].double().reshape(shape).numpy(),
                 wanted.rows[:, 0].double().reshape(shape).numpy(),
-                known,
+                known & answered,
                 judged.groups,
             )
             depths.append((student, len(judged), *(number for part in found for number in part)))
             continue
         accuracy, mean, _ = cell_classes(
-            given.rows.argmax(dim=1).reshape(shape).numpy().astype(np.int64),
+            np.where(answered, given.rows.argmax(dim=1).reshape(shape).numpy(), -1),
             wanted.rows.argmax(dim=1).reshape(shape).numpy().astype(np.int64),
             known,
             judged.groups,
