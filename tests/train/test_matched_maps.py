@@ -49,7 +49,7 @@ def test_inner_maps_are_matched_in_training(recorded: Recorded, tmp_path: Path) 
     torch.manual_seed(0)
     net = OP.build(channels=1)
     op = SpatialMatching(layers=3)
-    matching = op.build(teacher_channels=1, student=net)
+    matching = op.build(source_channels=(1,), student=net)
     edges = [Distill(Mse(), "depth", "seen"), Distill(op, "depth", "seen", matching)]
     before = [p.detach().clone() for p in matching.parameters()]
     done = fit(

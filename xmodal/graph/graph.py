@@ -172,6 +172,7 @@ class Graph:
             if edge.verb == "distill":
                 offers["teacher_channels"] = self.nodes[edge.sources[0]].channels
                 offers["student"] = nets.get(edge.target)
+                offers["teachers"] = tuple(nets.get(name) for name in edge.sources)
             net = _build(edge.op, offers)
             if net is not None:
                 nets[edge.target if edge.verb == "encode" else edge.key] = net

@@ -29,7 +29,7 @@ from xmodal.losses.routed import RoutedTeachers
 from xmodal.losses.rows import LEAST_PROBABILITY
 from xmodal.losses.rowwise import mse, smooth_l1
 from xmodal.losses.shown import shown_rows
-from xmodal.losses.spatial_matching import SpatialMatching
+from xmodal.losses.spatial_matching import MatchedTeachers, SpatialMatching
 from xmodal.losses.standardise import Standardise
 from xmodal.losses.wasserstein import LipschitzCritic, sinkhorn, wasserstein
 from xmodal.losses.weighted_contrast import cwcl
@@ -38,6 +38,7 @@ __all__ = [
     "LEAST_PROBABILITY",
     "DirectionNorm",
     "LipschitzCritic",
+    "MatchedTeachers",
     "QueueContrast",
     "QueueSimilarity",
     "RoutedTeachers",

@@ -22,11 +22,12 @@ class SpatialMatching(nn.Module):
     At each layer every place of the teacher's map has an embedding. It looks at all places of the
     student's map (a soft-max over the products of the embedding with the student's features there)
     and gets a mean of their values, to which its own is added. That is compared with the teacher's
-    map of this layer: the dense map, averaged over larger cells.
+    map of this layer: one of its network's inner maps, or the dense map, averaged over larger
+    cells.
 
     Args:
         student_channels: Channels of the student's maps, layer by layer.
-        teacher_channels: Channels of the teacher's map.
+        teacher_channels: Channels of the teacher's map, or of its maps layer by layer.
         sides: Rows and columns that the teacher's map is compared at, layer by layer.
         width: Width of an embedding.
 
@@ -35,14 +36,14 @@ class SpatialMatching(nn.Module):
 
     Source:
         Yun et al., Dense 2D-3D Indoor Prediction with Sound via Aligned Cross-Modal Distillation,
-        ICCV 2023, section 3 (Spatial Alignment via Matching), with the teacher's map at several
-        scales in place of the inner maps of its network.
+        ICCV 2023, section 3 (Spatial Alignment via Matching). Of a teacher that is no network of
+        this training, the dense map at several scales stands for its inner maps.
     """
 
     def __init__(
         self,
         student_channels: Sequence[int],
-        teacher_channels: int,
+        teacher_channels: int | Sequence[int],
         sides: Sequence[tuple[int, int]],
         *,
         width: int = 32,
@@ -51,8 +52,12 @@ class SpatialMatching(nn.Module):
         if not sides or len(sides) != len(student_channels):
             msg = f"{len(student_channels)} maps of the student cannot be met at {len(sides)} sizes"
             raise ValueError(msg)
+        many = isinstance(teacher_channels, Sequence)
+        told = list(teacher_channels) if many else [teacher_channels] * len(sides)
+        if len(told) != len(sides):
+            raise ValueError(f"{len(told)} maps of the teacher cannot be met at {len(sides)} sizes")
         check_counts(
-            teacher_channels=teacher_channels,
+            teacher_channels=min(told),
             width=width,
             student_channels=min(student_channels),
             sides=min(min(side) for side in sides),
@@ -64,9 +69,9 @@ class SpatialMatching(nn.Module):
         )
         self.keys = nn.ModuleList(nn.Linear(channels, width) for channels in student_channels)
         self.values = nn.ModuleList(
-            nn.Linear(channels, teacher_channels) for channels in student_channels
+            nn.Linear(*channels) for channels in zip(student_channels, told, strict=True)
         )
-        self.own = nn.ModuleList(nn.Linear(width, teacher_channels) for _ in self.sides)
+        self.own = nn.ModuleList(nn.Linear(width, channels) for channels in told)
 
     def aligned(self, maps: Sequence[Float[Tensor, "B _ ..."]]) -> list[Float[Tensor, "B cells C"]]:
         """The student's maps at the teacher's places, layer by layer.
@@ -87,7 +92,7 @@ class SpatialMatching(nn.Module):
 
     def forward(
         self,
-        teacher: Float[Tensor, "B C H W"],
+        teacher: Float[Tensor, "B C H W"] | Sequence[Float[Tensor, "B _ _ _"]],
         maps: Sequence[Float[Tensor, "B _ ..."]],
         *,
         valid: Bool[Tensor, "B H W"],
@@ -96,19 +101,23 @@ class SpatialMatching(nn.Module):
         """The mean over layers of the difference, averaged over cells that were observed.
 
         Args:
-            teacher: The dense map; where it is not valid it may be anything.
+            teacher: The dense map, or one map for each layer; where it is not valid it may be
+                anything.
             maps: The student's, first layer to last.
-            valid: Cells that were observed; a larger cell counts by its observed part.
+            valid: Cells that were observed; a larger cell counts by its observed part. They are of
+                the dense map; for maps layer by layer, of any grid.
             compare: Squared differences averaged over channels, or 1 - cosine.
 
         Raises:
             ValueError: If there are other numbers of layers.
         """
-        clean = torch.where(valid[:, None], teacher, 0.0)
-        total = teacher.new_zeros(())
-        for given, side in zip(self.aligned(maps), self.sides, strict=True):
-            seen = nn.functional.adaptive_avg_pool2d(valid[:, None].to(clean.dtype), side)
-            told = nn.functional.adaptive_avg_pool2d(clean, side) / seen.clamp_min(1e-12)
+        found = self.aligned(maps)
+        layers = [teacher] * len(found) if isinstance(teacher, Tensor) else list(teacher)
+        if len(layers) != len(found):
+            raise ValueError(f"the teacher gives {len(layers)} maps, not {len(found)}")
+        total = found[0].new_zeros(())
+        for layer, given, side in zip(layers, found, self.sides, strict=True):
+            told, seen = _at(layer, valid, side)
             told, weight = told.flatten(2).transpose(1, 2), seen.flatten()
             kept = (weight > 0).nonzero().squeeze(1)
             mine, theirs = given.flatten(0, 1)[kept], told.flatten(0, 1)[kept]
@@ -118,3 +127,37 @@ class SpatialMatching(nn.Module):
                 values = 1 - (direction(mine) * direction(theirs)).sum(dim=1)
             total = total + weighted_mean(values, weight[kept], given.flatten(0, 1))
         return total / len(self.sides)
+
+
+def _at(
+    layer: Float[Tensor, "B C _ _"], valid: Bool[Tensor, "B H W"], side: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """A map over larger cells, means over what was observed, and how much of each was."""
+    pooled = nn.functional.adaptive_avg_pool2d
+    known = valid[:, None].to(layer.dtype)
+    if known.shape[2:] != layer.shape[2:]:
+        known = pooled(known, (layer.shape[2], layer.shape[3]))
+    seen = pooled(known, side)
+    clean = torch.where(known > 0, layer, 0.0) * known
+    return pooled(clean, side) / seen.clamp_min(1e-12), seen
+
+
+class MatchedTeachers(nn.Module):
+    """Spatial matching with each of several teachers.
+
+    Args:
+        parts: One module for each teacher.
+        student_layers: Numbers of the student's maps that are matched.
+        teacher_layers: The same of each teacher's inner maps; None where its dense map is.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[SpatialMatching],
+        student_layers: Sequence[int],
+        teacher_layers: Sequence[Sequence[int] | None],
+    ) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+        self.student_layers = tuple(student_layers)
+        self.teacher_layers = tuple(teacher_layers)

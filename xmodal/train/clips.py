@@ -75,7 +75,8 @@ class ClipTask:
         self.bf16 = uses_bf16(options)
         self._check()
         self._has = {name: self._presence(name) for name in students}
-        self._mapped = {e.student for e in losses if getattr(e.op, "needs_maps", False)}
+        mapped = [e for e in losses if getattr(e.op, "needs_maps", False)]
+        self._mapped = {name for e in mapped for name in (e.student, *e.teachers)}
         self._modulations = self._made_modulations()
         self._candidates = np.zeros(0, dtype=np.int64)
         self._share: NDArray[np.float64] | None = None
@@ -89,7 +90,7 @@ class ClipTask:
     @property
     def modules(self) -> Mapping[str, nn.Module]:
         """How far ahead streams of fusions usually are, for `balance: agm`."""
-        return {f"balance/{name}": module for name, module in self._modulations.items()}
+        return {f"balance.{name}": module for name, module in self._modulations.items()}
 
     @property
     def memory(self) -> Memory:

@@ -113,6 +113,8 @@ def in_common(teacher: Rows, student: Rows) -> bool:
 
 def detached(value: Rows) -> Rows:
     """The value without a way back for gradients."""
+    if isinstance(value, Grids) and value.maps is not None:
+        value = replace(value, maps=tuple(one.detach() for one in value.maps))
     return replace(value, rows=value.rows.detach())
 
 

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from detectors.audio_cnn import AudioCNN
 from detectors.grid_decoder import GridDecoder
+from detectors.panorama_cnn import PanoramaCNN
 from xmodal.edges.distill.spatial_matching import SpatialMatching as Op
 from xmodal.errors import ConfigError, DataError
 from xmodal.graph import Graph
-from xmodal.losses import SpatialMatching
+from xmodal.losses import MatchedTeachers, SpatialMatching
 from xmodal.train.pooling import rows_and_maps
 from xmodal.values import Grids
 
@@ -149,6 +150,10 @@ def listener() -> GridDecoder:
     return GridDecoder(AudioCNN(2, 32, 24, "micro"), 1, (8, 16), levels=2)
 
 
+def sides_of(matching: MatchedTeachers) -> list[tuple[tuple[int, int], ...]]:
+    return [part.sides for part in matching.parts if isinstance(part, SpatialMatching)]
+
+
 def dense(num: int, channels: int = 3, hw: tuple[int, int] = (8, 16)) -> Grids:
     rows = draw(5, num * hw[0] * hw[1], channels).float()
     return Grids(
@@ -168,8 +173,8 @@ def test_the_op_meets_the_maps_of_a_decoder() -> None:
     assert [one.shape[0] for one in given.maps] == [3, 3, 3]
     torch.testing.assert_close(given.rows[:128], net(draw(1, 2, *net.in_shape).float())[0])
     assert given.rows[128:256].abs().sum().item() == 0
-    matching = op.build(teacher_channels=3, student=net)
-    assert matching.sides == ((4, 8), (8, 16))
+    matching = op.build(source_channels=(3,), student=net)
+    assert sides_of(matching) == [((4, 8), (8, 16))]
     told = dense(3)
     told.rows[128:256] = torch.nan  # a recording without the student's stream
     loss = op(told, given, net=matching)
@@ -180,7 +185,7 @@ def test_the_op_meets_the_maps_of_a_decoder() -> None:
 
 def test_the_op_wants_maps_and_its_module() -> None:
     net = listener()
-    matching = Op(layers=2).build(teacher_channels=3, student=net)
+    matching = Op(layers=2).build(source_channels=(3,), student=net)
     given = rows_and_maps(net, draw(1, 1, *net.in_shape).float(), torch.tensor([True]))
     with pytest.raises(DataError, match="inner maps"):
         Op(layers=2)(dense(1), replace(given, maps=None), net=matching)
@@ -190,7 +195,56 @@ def test_the_op_wants_maps_and_its_module() -> None:
 
 def test_a_student_without_maps_is_refused() -> None:
     with pytest.raises(ConfigError, match="grid_decoder"):
-        Op().build(teacher_channels=3, student=nn.Linear(2, 2))
+        Op().build(source_channels=(3,), student=nn.Linear(2, 2))
+
+
+def test_a_network_that_teaches_is_met_layer_by_layer() -> None:
+    torch.manual_seed(0)
+    eye = GridDecoder(PanoramaCNN((32, 64), "micro"), 2, (16, 32), aligned=True).eval()
+    ear = listener().eval()
+    op = Op(layers=2, most_cells=128)
+    matching = op.build(source_channels=(2, 3), student=ear, teachers=(eye, None))
+    # Its own layers of at most 128 cells; of the other teacher the sizes of the student's.
+    assert sides_of(matching) == [((4, 8), (8, 16)), ((4, 8), (8, 16))]
+    has = torch.tensor([True, True])
+    seen = rows_and_maps(eye, draw(2, 2, *eye.in_shape).float(), has)
+    given = rows_and_maps(ear, draw(1, 2, *ear.in_shape).float(), has)
+    told = dense(2)
+    whole = op(seen, told, given, net=matching)
+    mine, theirs = matching.student_layers, matching.teacher_layers
+    parts = [part for part in matching.parts if isinstance(part, SpatialMatching)]
+    alone = [
+        op(one, given, net=MatchedTeachers([parts[i]], mine, [theirs[i]]))
+        for i, one in enumerate((seen, told))
+    ]
+    torch.testing.assert_close(whole, (alone[0] + alone[1]) / 2)
+    with pytest.raises(DataError, match="the teacher's inner maps"):
+        op(replace(seen, maps=None), told, given, net=matching)
+
+
+def test_layer_by_layer_by_hand() -> None:
+    net = SpatialMatching((5,), [1], ((1, 2),), width=6).double()
+    with torch.no_grad():
+        for part in (*net.values, *net.own):
+            part.weight.zero_()
+            part.bias.zero_()
+    inner = torch.tensor([[[[3.0, 1.0], [1.0, 5.0]]]]).double()
+    valid = torch.tensor([[[True, True, True, True], [True, True, False, False]]])
+    # The right half of the lower row was not observed: means 2 and 1, the latter of half weight.
+    got = net([inner.expand(2, 1, 2, 2)], maps()[:1], valid=valid.expand(2, 2, 4))
+    assert got.item() == pytest.approx((4.0 + 0.5 * 1.0) / 1.5)
+
+
+def test_other_numbers_of_the_teachers_maps_are_refused() -> None:
+    with pytest.raises(ValueError, match="1 maps of the teacher"):
+        SpatialMatching((5, 4), [3], SIDES)
+    with pytest.raises(ValueError, match="the teacher gives 1 maps, not 2"):
+        made()([draw(3, 2, 3, 2, 4)], maps(), valid=everywhere())
+
+
+def test_too_large_maps_are_refused() -> None:
+    with pytest.raises(ConfigError, match="up to 8 cells"):
+        Op(layers=2, most_cells=8).build(source_channels=(3,), student=listener())
 
 
 @pytest.mark.parametrize(("setting", "value"), [("layers", 0), ("width", 0), ("weight", -1.0)])
@@ -216,5 +270,5 @@ distill:
 def test_a_graph_builds_embeddings_for_its_students_maps() -> None:
     nets = Graph.from_yaml(GRAPH).build_nets()
     matching = nets["depth -> seen"]
-    assert isinstance(matching, SpatialMatching)
-    assert matching.sides == ((2, 4), (4, 8), (8, 16))
+    assert isinstance(matching, MatchedTeachers)
+    assert sides_of(matching) == [((2, 4), (4, 8), (8, 16))]
