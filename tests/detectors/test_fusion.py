@@ -168,3 +168,36 @@ def test_bad_settings_are_refused() -> None:
         Fusion((3, 4), 5, drop=1.0)
     with pytest.raises(ValueError, match="top"):
         Fusion((3, 4), 5, how="router", top=3)
+
+
+@HOW
+def test_responses_add_up_to_the_fused_rows(how: How) -> None:
+    net = fusion(how)
+    parts, there = net.responses(sources(), SOME)
+    torch.testing.assert_close(parts.sum(dim=0), net(sources(), SOME).rows)
+    assert (parts[~SOME.T] == 0).all()
+    assert torch.equal(there, SOME)
+
+
+def test_responses_by_hand() -> None:
+    # The mean of two votes: alone each gives its vote, together half of each.
+    net = fusion("mean")
+    rows, both = sources(), torch.tensor([[1, 1, 0]]).bool().expand(4, 3)
+    first, second = net.into[0](rows[0]), net.into[1](rows[1])
+    parts, _ = net.responses(rows, both)
+    torch.testing.assert_close(parts[0], (first + (first + second) / 2 - second) / 2)
+    torch.testing.assert_close(parts[1], (second + (first + second) / 2 - first) / 2)
+
+
+def test_sources_that_are_hidden_in_training_add_nothing() -> None:
+    net = fusion("gated", drop=0.9).train()
+    torch.manual_seed(0)
+    parts, there = net.responses(sources(), SOME)
+    assert (there <= SOME).all()
+    assert there.sum() < SOME.sum()
+    assert (parts[~there.T] == 0).all()
+
+
+def test_responses_of_other_sources_are_refused() -> None:
+    with pytest.raises(ValueError, match="channels"):
+        fusion("mean").responses(sources()[:2], SOME[:, :2])

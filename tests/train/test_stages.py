@@ -149,3 +149,78 @@ def test_a_student_named_like_a_part_of_checkpoints_is_refused(
     edge = Distill(toy.KL.op, "lifted", "ema")
     with pytest.raises(UsageError, match="rename"):
         fit({"ema": toy.student()}, [edge], [toy.room()], toy.OPTIONS, tmp_path)
+
+
+def two(toy: ModuleType) -> tuple[dict[str, Student], list[Distill]]:
+    """Two students of one shape and their edges."""
+    students = {"exo": toy.student(space="raw"), "ego": toy.student(space="raw")}
+    with torch.no_grad():
+        for parameter in students["ego"].net.parameters():
+            parameter.add_(1.0)
+    return students, [Distill(toy.COSINE.op, "lifted", name) for name in students]
+
+
+HEIR = (
+    Stage(name="exo", steps=2, train=("exo",), edges=("lifted -> exo",)),
+    Stage(
+        name="ego",
+        steps=2,
+        train=("ego",),
+        edges=("lifted -> ego",),
+        inherit={"ego": "exo"},
+        lr=1e-9,
+    ),
+)
+
+
+def test_an_heir_begins_with_the_weights_of_another(toy: ModuleType, tmp_path: Path) -> None:
+    students, edges = two(toy)
+    options = replace(toy.OPTIONS, stages=HEIR, checkpoint_every=2)
+    fit(students, edges, [toy.room()], options, tmp_path)
+    middle, end = (load_checkpoint(p).tensors for p in checkpoints(tmp_path / "checkpoints"))
+    for name in (n for n in end if n.startswith("ego/")):
+        teacher = end[name.replace("ego/", "exo/")]
+        torch.testing.assert_close(end[name], teacher, atol=1e-6, rtol=0)
+    assert not all(torch.equal(middle[n], end[n]) for n in middle if n.startswith("ego/"))
+
+
+def test_who_goes_on_inherits_once(toy: ModuleType, tmp_path: Path) -> None:
+    stages = (HEIR[0], replace(HEIR[1], lr=None))
+    options = replace(toy.OPTIONS, stages=stages, checkpoint_every=1)
+    students, edges = two(toy)
+    whole = fit(students, edges, [toy.room()], options, tmp_path / "whole")
+    for stop in (2, 3):
+        students, edges = two(toy)
+        with pytest.raises(toy.StopHereError):
+            fit(
+                students,
+                edges,
+                [toy.room()],
+                options,
+                tmp_path / f"{stop}",
+                progress=toy.stop_at(stop),
+            )
+        students, edges = two(toy)
+        tail = fit(students, edges, [toy.room()], options, tmp_path / f"{stop}", resume=True)
+        assert toy.losses(tail.history) == toy.losses(whole.history[stop:])
+
+
+@pytest.mark.parametrize(
+    ("inherit", "message"),
+    [
+        ({"nobody": "exo"}, "nobody"),
+        ({"ego": "nobody"}, "nobody"),
+        ({"ego": "ego"}, "itself"),
+        ({"ego": "wide"}, "shape"),
+    ],
+)
+def test_nobody_to_inherit_from(
+    toy: ModuleType, tmp_path: Path, inherit: dict[str, str], message: str
+) -> None:
+    students, edges = two(toy)
+    students["wide"] = Student(toy.MLP, toy.MLP.build(channels=toy.CHANNELS + 1, space="raw"))
+    edges.append(Distill(Mse(), "lifted", "wide"))
+    stage = Stage(name="s", steps=1, edges=("lifted -> ego",), inherit=inherit)
+    options = replace(toy.OPTIONS, stages=(stage,))
+    with pytest.raises(UsageError, match=message):
+        fit(students, edges, [toy.room()], options, tmp_path)

@@ -145,9 +145,7 @@ def _check_heirs(stage: Stage, students: Mapping[str, Learner]) -> None:
             raise _wrong(
                 stage,
                 f"a student with a network like that of `{heir}` to inherit from",
-                f"`{student}`"
-                if heir == student
-                else f"`{student}`, whose weights differ in shape",
+                "itself" if heir == student else f"`{student}`, whose weights differ in shape",
                 "make both by the same op, with the same settings and widths",
             )
 

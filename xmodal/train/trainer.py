@@ -127,8 +127,6 @@ class Trainer:
         if phase is self.phase:
             return
         self.phase = phase
-        if step == phase.first:
-            self._inherit(phase)
         learning = [self.students[name].net for name in phase.trained_students]
         learning += [net for i in phase.trained_edges if (net := self.losses[i].net) is not None]
         learning.append(self.balance)
@@ -150,10 +148,6 @@ class Trainer:
         for record in records:
             self.log({"event": record["event"], "step": step, **record})
 
-    def _inherit(self, phase: Phase) -> None:
-        for heir, student in phase.stage.inherit.items():
-            self.students[heir].net.load_state_dict(self.students[student].net.state_dict())
-
     def finish(self) -> None:
         """Leave students ready for inference, and every weight as free as it was."""
         for parameter in self._learnable:
@@ -167,6 +161,7 @@ class Trainer:
     def step(self, step: int) -> dict[str, Any]:
         """One update of all that learns; the record for the log."""
         self.enter(step)
+        self._inherit(step)
         before = self.state.generators()
         found = self._gradients_or_halves(step, before)
         lr = self.options.learning_rate(step)
@@ -194,6 +189,13 @@ class Trainer:
         if self.options.stages and self.phase is not None:
             record["stage"] = self.phase.stage.name
         return record
+
+    def _inherit(self, step: int) -> None:
+        # Not on entering a stage: a run that is resumed there reads its weights afterwards.
+        assert self.phase is not None, "a stage has begun"
+        if step == self.phase.first:
+            for heir, student in self.phase.stage.inherit.items():
+                self.students[heir].net.load_state_dict(self.students[student].net.state_dict())
 
     def gradients(self) -> Gradients:
         """Draw the pieces of a step and accumulate the gradient of their mean loss, clipped."""
