@@ -91,12 +91,14 @@ def test_tables_show_every_case_and_what_is_gained() -> None:
     right = Rated(np.array([[1.0], [0.5]]))
     other = Rated(np.array([[0.5], [0.5]]))
     cases = {"missing": {"no sound": {"missing": {"audio": 1.0}}}, "noisy": {"loud": {}}}
-    of = dict.fromkeys((modalities.WHOLE, "no sound", "loud"), right)
-    found = {BASE: of, ("QMF", "all"): dict.fromkeys(of, other)}
+    names: list[str] = [modalities.WHOLE, "no sound", "loud"]
+    of = dict.fromkeys(names, right)
+    found: dict[tuple[str, str], dict[str, Rated]] = {BASE: of}
+    found["QMF", "all"] = dict.fromkeys(names, other)
     tables = shown("Rooms", cases, found)
     assert [len(one.rows) for one in tables] == [2, 1, 2, 1]
     assert tables[0].columns[2:] == ("all there", "no sound")
     assert tables[2].columns[2:] == ("loud",)
     assert tables[1].rows[0][:3] == ("QMF", "all", "-0.250 (-0.500..+0.000)")
     with pytest.raises(KeyError):
-        shown("Rooms", cases, {("QMF", "all"): of})
+        shown("Rooms", cases, {row: of for row in found if row != BASE})
