@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from benchmarks.tables import modalities
+from benchmarks.tables.jobs import Job
 from benchmarks.tables.modalities import BASE, MeanIou, flat, shown
 from benchmarks.tables.recorded import Rated
 from xmodal.config.reader import write_yaml
@@ -102,3 +105,39 @@ def test_tables_show_every_case_and_what_is_gained() -> None:
     assert tables[1].rows[0][:3] == ("QMF", "all", "-0.250 (-0.500..+0.000)")
     with pytest.raises(KeyError):
         shown("Rooms", cases, {row: of for row in found if row != BASE})
+
+
+def test_the_record_shows_all_rows_of_made_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def made(jobs: Sequence[Job], work: Path, workers: int) -> dict[str, dict[str, Any]]:
+        del work, workers
+        return {job.name: _result(job) for job in jobs}
+
+    monkeypatch.setattr(modalities, "run_jobs", made)
+    monkeypatch.setattr(modalities, "folder_of", lambda name: tmp_path / name)
+    monkeypatch.setattr(modalities, "rooms_folder", lambda work: work / "rooms")
+    found = modalities.make(tmp_path, 1)
+    assert [len(one.rows) for one in found.tables] == [11, 10, 11, 10, 8, 7, 8, 7]
+    assert found.tables[0].rows[2][:3] == ("plain fusion", "all", "1.000 (1.000..1.000)")
+    assert found.tables[5].rows[0][2] == "+0.000 (+0.000..+0.000)"
+
+
+def _result(job: Job) -> dict[str, Any]:
+    """What a job might give: all right."""
+    judge, common = job.settings["judge"], {"cpu_seconds": [1.0, 2.0], "seconds": 2.0}
+    if "truth" in judge:
+        table = np.eye(2, 3, dtype=int)[None].repeat(2, axis=0).tolist()
+        return {
+            **common,
+            "tables": {f"{s} {case}": table for s in judge["sources"] for case in judge["cases"]},
+        }
+    right = {f"{head} {case}": [1, 1] for head in judge["heads"] for case in judge["cases"]}
+    subject = job.name.rpartition("/")[2]
+    return {
+        **common,
+        "names": [f"{subject}a", f"{subject}b"],
+        "groups": [subject, subject],
+        "right": right,
+        "weights": {"pose": 1, "motion": 1},
+    }
