@@ -150,6 +150,34 @@ class ClipStudent(nn.Module):
         principal_start(self.output, rows.to(self.output.weight.device), self.space)
 
 
+class TrunkAlone(nn.Module):
+    """A student without its head: the trunk's rows as they come.
+
+    Args:
+        student: The student; its weights are shared.
+    """
+
+    space: Space = "raw"
+
+    def __init__(self, student: ClipStudent) -> None:
+        super().__init__()
+        self.trunk = student.trunk
+
+    @property
+    def out_channels(self) -> int:
+        """Width of the rows."""
+        return self.trunk.width
+
+    def forward(self, inputs: Float[Tensor, "B ..."]) -> Float[Tensor, "B D"]:
+        """The trunk's rows.
+
+        Raises:
+            ValueError: If the inputs have another shape than the trunk was made for.
+        """
+        rows: Tensor = self.trunk(inputs).rows
+        return rows
+
+
 def num_parameters(net: nn.Module) -> int:
     """Trained numbers of a network."""
     return sum(parameter.numel() for parameter in net.parameters())

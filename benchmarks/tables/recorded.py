@@ -26,8 +26,6 @@ from xmodal.errors import DataError
 from xmodal.evaluate import interval
 from xmodal.evaluate.probe import fit_probe
 from xmodal.recordings.disturbing import Disturbance
-from xmodal.recordings.inputs import Clips
-from xmodal.recordings.recording import Recordings, gather
 from xmodal.runs.frozen import silent
 from xmodal.runs.recorded.judged import (
     Judged,
@@ -43,8 +41,6 @@ from xmodal.values import Labels
 Ids = NDArray[np.int64]
 RUNS = Path(__file__).resolve().parents[2] / "configs" / "runs"
 RESAMPLES = 2000
-# Windows that a network looks at together.
-_AT_ONCE = 128
 # Labels of each class that a probe or a student may see; 0 for all.
 ALL = 0
 
@@ -155,12 +151,7 @@ def judged(opened: OpenedRecorded, judge: Mapping[str, Any]) -> dict[str, Any]:
     truth, train_places = recordings.labels, opened.places("train")
     right: dict[str, list[int]] = {}
     for source, budgets in judge.get("probes", {}).items():
-        student, ending = source.split(".")[0], source.rpartition(".")[2]
-        rows = (
-            trunk_rows(opened, student, recordings)
-            if ending == "trunk"
-            else opened.rows(source).rows
-        )
+        rows = opened.rows(source).rows
         for budget in budgets:
             labelled = chosen_labels(truth, train_places, budget, judge["seed"])
             found = probed(rows, truth, labelled, judge["strength"])
@@ -212,24 +203,6 @@ def probed(rows: torch.Tensor, truth: Labels, labelled: Sequence[int], strength:
         strengths=(strength,),
     )
     return probe.scores(rows).argmax(1)
-
-
-@torch.no_grad()
-def trunk_rows(opened: OpenedRecorded, student: str, recordings: Recordings) -> torch.Tensor:
-    """What a student makes of every recording before its head, the mean over windows.
-
-    Source:
-        Chen et al., A Simple Framework for Contrastive Learning (SimCLR), ICML 2020, section 4.2.
-    """
-    edge = opened.spec.graph.students()[student]
-    op: Any = edge.op
-    kind = opened.spec.graph.nodes[edge.sources[0]].kind
-    clips: Clips = op.describe(gather(recordings, kind))
-    net: Any = load_clip_learners(opened.run, opened.spec).students[student].net
-    rows = torch.cat([net.encode(part) for part in clips.inputs.split(_AT_ONCE)])
-    of = torch.arange(len(clips)).repeat_interleave(clips.sizes)
-    total = rows.new_zeros(len(clips), rows.shape[1]).index_add(0, of, rows)
-    return total / clips.sizes.clamp_min(1)[:, None]
 
 
 def _asked(opened: OpenedRecorded, source: str, truth: Labels) -> Ids:

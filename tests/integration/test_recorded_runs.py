@@ -43,7 +43,7 @@ def test_a_run_keeps_what_it_is_about(made: Path) -> None:
     assert lines[0] == "name,group,label,split,duration_s"
     assert "nod_g0_t0,g0,nod,test,1.580" in lines
     assert run.verify() == []
-    assert run.sources() == ["motion", "motion.truth", "truth"]
+    assert run.sources() == ["motion", "motion.trunk", "motion.truth", "truth"]
     truth = read_samples(run, "truth")
     held = ["_g0_" in line for line in lines[1:]]
     assert truth.valid.tolist() == [not out for out in held]  # labels to test on were not seen
@@ -124,7 +124,7 @@ def test_students_look_at_other_recordings(
     )  # fmt: skip
     assert text.startswith("  3 recordings")
     run = Run(tmp_path / "run")
-    assert run.sources() == ["motion", "motion.truth"]
+    assert run.sources() == ["motion", "motion.trunk", "motion.truth"]
     assert run.verify() == []
     assert len(read_samples(run, "motion").rows) == 3
 

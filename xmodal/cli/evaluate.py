@@ -31,6 +31,10 @@ Noise = Annotated[
 Swapped = Annotated[
     list[str] | None, typer.Option(help="Recordings: take a stream from another recording.")
 ]
+Source = Annotated[
+    list[str] | None,
+    typer.Option(help="Recordings: rows to measure, such as motion or motion.trunk; all if none."),
+]
 Split = Annotated[
     Literal["train", "val", "test", "all"] | None,
     typer.Option(help="Scenes of a run over several; those held out if none."),
@@ -80,6 +84,7 @@ def eval_(
     missing: Missing = None,
     noise: Noise = None,
     swapped: Swapped = None,
+    source: Source = None,
     out: Out = None,
 ) -> None:
     """Measure a run against labels, or another system's output on the same points.
@@ -111,5 +116,6 @@ def eval_(
         missing=tuple(missing or ()),
         noise=tuple(noise or ()),
         swapped=tuple(swapped or ()),
+        source=tuple(source or ()),
     )
     print(eval_run(request, progress))

@@ -69,6 +69,13 @@ def disturbed(
             got=", ".join(unknown),
             fix="name a stream that the recordings have",
         )
+    if disturbance.swapped and len(recordings) < 2:
+        raise UsageError(
+            f"swapped {', '.join(disturbance.swapped)}",
+            wanted="two recordings at least, to swap streams between",
+            got="one",
+            fix="give more recordings",
+        )
     order = np.random.default_rng(disturbance.seed).permutation(len(recordings))
     # A cyclic shift of a random order: nobody keeps his own, where there are two or more.
     other = dict(zip(order.tolist(), np.roll(order, 1).tolist(), strict=True))

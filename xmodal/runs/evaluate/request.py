@@ -39,6 +39,7 @@ class EvalRequest:
         missing: Of recordings, kinds of streams that are taken away.
         noise: Of recordings, KIND=SHARE: noise in units of the stream's spread.
         swapped: Of recordings, kinds of streams that come from another one.
+        source: Of recordings, the nodes and heads to measure; all if empty.
     """
 
     run: Path
@@ -57,6 +58,7 @@ class EvalRequest:
     missing: tuple[str, ...] = ()
     noise: tuple[str, ...] = ()
     swapped: tuple[str, ...] = ()
+    source: tuple[str, ...] = ()
 
     @property
     def given(self) -> Path | None:
@@ -103,6 +105,7 @@ class EvalRequest:
 
     def _check_scenes(self) -> None:
         given = {"--missing": self.missing, "--noise": self.noise, "--swapped": self.swapped}
+        given["--source"] = self.source
         given["--task"] = (self.task or "",) if self.task in _OF_RECORDINGS else ()
         wrong = next((option for option, value in given.items() if value), None)
         if wrong is not None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from xmodal.config.run_parts import RECORDING_TASKS
 from xmodal.errors import DataError, UsageError
-from xmodal.evaluate.tables import Table
 from xmodal.graph.ports import Kind
 from xmodal.recordings.disturbing import Disturbance
 from xmodal.recordings.recording import STREAMS
@@ -20,7 +20,6 @@ from xmodal.runs.recorded.judged import (
     own_recordings,
 )
 from xmodal.runs.recorded.maps import map_tables
-from xmodal.runs.recorded.material import open_data
 from xmodal.runs.recorded.measure import (
     Tables,
     classification_tables,
@@ -28,10 +27,9 @@ from xmodal.runs.recorded.measure import (
     retrieval_tables,
     zero_shot_tables,
 )
+from xmodal.runs.recorded.robustness import robustness_table
 from xmodal.values import Embedding
 
-# Noise in units of a stream's spread that robustness is measured with.
-_NOISES = (0.5, 1.0)
 _MEASURES = {
     "classification": classification_tables,
     "probe": probe_tables,
@@ -50,6 +48,13 @@ def eval_recordings(request: EvalRequest, report: Reporter) -> str:
     """
     _check(request)
     opened = open_recorded(request.run)
+    if unknown := [source for source in request.source if source not in opened.sources]:
+        raise UsageError(
+            f"--source {unknown[0]}",
+            wanted=f"one of {', '.join(opened.sources)}",
+            got=unknown[0],
+            fix="choose one of those, or leave it out",
+        )
     disturbance = disturbance_of(request.missing, request.noise, request.swapped)
     if request.task == "robustness":
         if disturbance:
@@ -59,55 +64,45 @@ def eval_recordings(request: EvalRequest, report: Reporter) -> str:
                 got=str(disturbance),
                 fix="leave them out, or choose another task",
             )
-        tables = _robustness(opened, request, report)
+        table = robustness_table(opened, request, report)
         request.out.mkdir(parents=True, exist_ok=True)
-        tables["robustness"].write(request.out, "robustness")
-        return f"{tables['robustness'].text()}\n\nwrote csv and markdown to {request.out}"
+        table.write(request.out, "robustness")
+        return f"{table.text()}\n\nwrote csv and markdown to {request.out}"
     if request.data is None and not disturbance:
         judged = own_recordings(opened, request.split)
     else:
-        judged = other_recordings(opened, request.data, request.split, disturbance, report)
-    request.out.mkdir(parents=True, exist_ok=True)
+        judged = other_recordings(
+            opened, request.data, request.split, disturbance, report, request.source
+        )
+    judged = replace(judged, asked=request.source, told_apart=request.names)
+    texts = _measured(opened, judged, request)
+    return "\n\n".join([*texts, f"wrote csv and markdown to {request.out}"])
+
+
+def _measured(opened: OpenedRecorded, judged: Judged, request: EvalRequest) -> list[str]:
+    """Write the tables of every task, return the short ones as text.
+
+    What the run file asks for but these recordings have not is said, unless nothing is left.
+    """
     texts: list[str] = []
+    errors: list[DataError] = []
     for task in _tasks(opened, judged, request):
-        tables: Tables = _MEASURES[task](opened, judged)
+        try:
+            tables: Tables = _MEASURES[task](opened, judged)
+        except DataError as error:
+            if request.task is not None:
+                raise
+            errors.append(error)
+            texts.append(f"{task}: not measured; wanted {error.wanted}, got {error.got}")
+            continue
+        request.out.mkdir(parents=True, exist_ok=True)
         for name, table in tables.items():
             table.write(request.out, name)
         shown = [task] if task in tables else list(tables)
         texts += [tables[name].text() for name in shown]
-    return "\n\n".join([*texts, f"wrote csv and markdown to {request.out}"])
-
-
-def _robustness(opened: OpenedRecorded, request: EvalRequest, report: Reporter) -> Tables:
-    """Accuracy with every stream taken away, made noisy, and swapped in turn."""
-    recordings = open_data(opened.spec.data)
-    kinds: list[Kind] = [kind for kind in recordings.kinds if kind in STREAMS]
-    cases = [Disturbance()]
-    cases += [Disturbance(missing={kind: 1.0}) for kind in kinds if len(kinds) > 1]
-    noisy: list[Kind] = [k for k in kinds if k in ("audio", "imu", "skeleton")]
-    cases += [Disturbance(noise={kind: share}) for kind in noisy for share in _NOISES]
-    cases += [Disturbance(swapped=(kind,)) for kind in kinds]
-    rows: list[tuple[str | float | int, ...]] = []
-    for case in cases:
-        judged = other_recordings(opened, request.data, request.split, case, report)
-        for task in ("classification", "probe"):
-            try:
-                tables: Tables = _MEASURES[task](opened, judged)
-            except DataError:
-                continue  # the run has nothing of this task
-            rows += [
-                (str(case) or "as recorded", task, *row[:5], row[8]) for row in tables[task].rows
-            ]
-    if not rows:
-        raise DataError(
-            str(opened.run.path),
-            wanted="a head of classes, or rows to probe",
-            got=f"rows of {', '.join(opened.sources)}",
-            fix="teach a student classes, or give it a width of its own",
-        )
-    columns = ("streams", "task", "source", "recordings", "accuracy", "low", "high", "mAP")
-    title = "robustness: streams taken away, with noise, and of another recording"
-    return {"robustness": Table(title, columns, tuple(rows))}
+    if len(errors) == len(texts):
+        raise errors[0]
+    return texts
 
 
 def _tasks(opened: OpenedRecorded, judged: Judged, request: EvalRequest) -> Sequence[str]:
@@ -124,16 +119,20 @@ def _tasks(opened: OpenedRecorded, judged: Judged, request: EvalRequest) -> Sequ
 def _check(request: EvalRequest) -> None:
     given = {
         "--scores": request.scores, "--labels": request.labels, "--features": request.features,
-        "--text-vectors": request.text_vectors, "--names": request.names, "--base": request.base,
-        "--every": request.every,
+        "--text-vectors": request.text_vectors, "--base": request.base, "--every": request.every,
+        "--names": request.names if request.task != "zero_shot" else None,
+        "--source": request.source if request.task in ("retrieval", "maps") else None,
+        "--split": request.split if request.data is not None else None,
     }  # fmt: skip
     wrong = next((option for option, value in given.items() if value), None)
     wrong = "--protocol" if wrong is None and request.protocol != "3d" else wrong
     if wrong is not None:
         raise UsageError(
             wrong,
-            wanted="options that mean something for recordings",
-            got=f"{request.run}, which is a run over recordings",
+            wanted="options that mean something for recordings and the task",
+            got=f"{request.run}, a run over recordings"
+            + (f", --task {request.task}" if request.task else "")
+            + (f", --data {request.data}" if request.data else ""),
             fix=f"leave {wrong} out",
         )
     if request.task not in (None, "robustness", *RECORDING_TASKS):

@@ -72,7 +72,8 @@ def prepare(
         given: Frozen nodes that are there already.
         labelled: Recordings whose labels may be seen: those to train on.
         clips: Whether students' windows are wanted.
-        partly: Leave out nodes and students whose sensors these recordings do not have.
+        partly: Leave out nodes and students whose sensors these recordings do not have, nodes whose
+            teachers are not loaded, and what is made of labels.
 
     Raises:
         DataError: If no recording has a stream that is needed, or one is damaged.
@@ -81,6 +82,7 @@ def prepare(
     whole = _whole(graph, recordings, sensors, labelled)
     done: dict[str, Any] = {**whole, **given}
     kept = [name for name in kept_nodes(graph) if name in given or _made_of(graph, name, sensors)]
+    kept = [n for n in kept if n in given or not partly or _loaded(graph, n) <= teachers.keys()]
     wanted = [name for name in kept if name not in given]
     streamed = [name for name in wanted if _sees_streams(graph, name)]
     for name in (n for n in wanted if n not in streamed):
@@ -99,11 +101,15 @@ def prepare(
 
 
 def _sensors(graph: Graph, recordings: Recordings, *, partly: bool) -> set[str]:
-    """The sensors of the graph that these recordings have: all, unless some may lack."""
+    """The sensors of the graph that these recordings have: all, unless some may lack.
+
+    Labels of recordings that a trained run looks at teach nothing, and their classes may be others.
+    """
     there = {
         name
         for name, node in graph.sensors().items()
         if node.kind in recordings.kinds and _has_map(recordings, node.kind, name)
+        if not (partly and node.kind == "labels")
     }
     missing = sorted(graph.sensors().keys() - there)
     if missing and not partly:
@@ -126,6 +132,11 @@ def _sensors(graph: Graph, recordings: Recordings, *, partly: bool) -> set[str]:
 def _has_map(recordings: Recordings, kind: Kind, name: str) -> bool:
     """Whether grids are told by name, and this is a name; all other kinds need none."""
     return kind != "grids" or not recordings.maps or name in recordings.maps
+
+
+def _loaded(graph: Graph, name: str) -> set[str]:
+    """The teachers that must be loaded to make a node."""
+    return graph.upstream(name) & graph.teachers().keys()
 
 
 def _made_of(graph: Graph, name: str, sensors: set[str]) -> bool:

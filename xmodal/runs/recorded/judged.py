@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +20,7 @@ from xmodal.recordings.ragged import take_samples
 from xmodal.recordings.recording import Recordings
 from xmodal.runs.frozen import Reporter, load_teachers
 from xmodal.runs.recorded.frozen import clip_students, kept_nodes, prepare
-from xmodal.runs.recorded.learners import answered, load_clip_learners, student_rows
+from xmodal.runs.recorded.learners import TRUNK, answered, load_clip_learners, student_rows
 from xmodal.runs.recorded.material import Listed, as_test, open_data, read_table
 from xmodal.store import FeatureInfo, Run
 from xmodal.store.recordings import read_samples
@@ -27,6 +28,8 @@ from xmodal.train.checkpoint import checkpoints
 from xmodal.values import Embedding, Grids
 
 Rows = Embedding | Grids
+# Names that a message shows.
+_SHOWN = 6
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +65,12 @@ class OpenedRecorded:
         wanted = split or next((s for s in ("test", "val") if s in of), "train")
         return [i for i, one in enumerate(of) if one == wanted]
 
+    def is_trunk(self, source: str) -> bool:
+        """Whether a source is what a student has before its head, not a head of that name."""
+        student, _, part = source.partition(".")
+        edges = (e for e in self.spec.graph.losses() if e.target == student)
+        return part == TRUNK and not any(TRUNK in edge.sources for edge in edges)
+
     def from_labels(self, source: str) -> bool:
         """Whether a source's rows were made from labels, not from what was recorded."""
         graph = self.spec.graph
@@ -75,7 +84,7 @@ class OpenedRecorded:
         """The frozen teacher in whose space a source's rows are, by its node; None for none."""
         graph = self.spec.graph
         node = source.rpartition(".")[2] if "." in source else self._like(source)
-        if node is None:
+        if node is None or node not in graph.nodes:
             return None
         above = graph.upstream(node)
         found = [n for n in graph.teachers() if n in above]
@@ -106,6 +115,9 @@ class Judged:
         groups: Of each.
         labels: Class of each, empty where it is not known.
         rows: Rows by source.
+        asked: The sources to measure; all if empty.
+        told_apart: Classes that zero-shot answers are chosen from; those of the run and of these
+            recordings if empty.
     """
 
     what: str
@@ -113,6 +125,8 @@ class Judged:
     groups: tuple[str, ...]
     labels: tuple[str, ...]
     rows: Mapping[str, Rows]
+    asked: tuple[str, ...] = ()
+    told_apart: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -134,6 +148,28 @@ class Judged:
                 fix="give labelled recordings with --data, or hold some out under splits",
             )
         return np.array([classes.index(self.labels[i]) for i in known], dtype=np.int64), known
+
+    def left_out(self, classes: Sequence[str]) -> str:
+        """In words, recordings that are not judged: without a label, or with one unknown to all.
+
+        Args:
+            classes: Those that answers are chosen from.
+        """
+        other = Counter(label for label in self.labels if label and label not in classes)
+        parts = [f"{count} of {name}" for name, count in sorted(other.items())[:_SHOWN]]
+        parts += ["..."] if len(other) > _SHOWN else []
+        parts += [f"{count} without a label"] if (count := self.labels.count("")) else []
+        return f"not judged: {', '.join(parts)}" if parts else ""
+
+    @property
+    def embeddings(self) -> dict[str, Embedding]:
+        """Sources to measure that have one row for each recording."""
+        return {
+            name: value
+            for name, value in self.rows.items()
+            if isinstance(value, Embedding) and value.offsets.tolist() == [*range(len(self) + 1)]
+            if not self.asked or name in self.asked
+        }
 
 
 def open_recorded(path: Path) -> OpenedRecorded:
@@ -159,11 +195,67 @@ def own_recordings(opened: OpenedRecorded, split: str | None) -> Judged:
             fix="choose another --split",
         )
     return Judged(
-        what=f"{len(lines)} recordings of {opened.run.path.name} ({lines[0].split})",
+        what=f"{len(lines)} recordings of {opened.run.path.name} ({split or lines[0].split})",
         names=tuple(line.name for line in lines),
         groups=tuple(line.group for line in lines),
         labels=tuple(line.label for line in lines),
         rows={s: take_samples(opened.rows(s), places) for s in opened.sources},
+    )
+
+
+def recordings_of(
+    opened: OpenedRecorded, folder: Path | None, split: str | None
+) -> tuple[Recordings, str]:
+    """Recordings that the trained students are to look at anew, and what they are called.
+
+    Args:
+        opened: The run.
+        folder: Other recordings in the run's format; the run's own where None.
+        split: Of the run's own recordings.
+    """
+    if folder is None:
+        recordings = open_data(opened.spec.data)
+        there = {name: place for place, name in enumerate(recordings.names)}
+        wanted = [opened.table[i].name for i in opened.places(split)]
+        if missing := [name for name in wanted if name not in there]:
+            raise DataError(
+                str(opened.spec.data.scene),
+                wanted=f"the recordings of {opened.run.path}",
+                got=f"{len(missing)} missing: {', '.join(missing[:_SHOWN])}",
+                fix="restore them, or give others with --data",
+            )
+        return recordings.take([there[name] for name in wanted]), opened.run.path.name
+    return open_data(as_test(opened.spec, folder).data), folder.name
+
+
+def judged_of(
+    opened: OpenedRecorded,
+    recordings: Recordings,
+    name: str,
+    report: Reporter,
+    disturbance: Disturbance | None = None,
+    only: Sequence[str] = (),
+) -> Judged:
+    """Recordings as teachers and trained students see them now.
+
+    Args:
+        opened: The run.
+        recordings: The recordings.
+        name: What they are called.
+        report: Shows what is done.
+        disturbance: What is done to their streams.
+        only: Sources that are wanted, so that teachers of others need not be asked; all if empty.
+    """
+    what = f"{len(recordings)} recordings of {name}"
+    if disturbance:
+        recordings = disturbed(recordings, disturbance)
+        what += f" ({disturbance})"
+    return Judged(
+        what=what,
+        names=recordings.names,
+        groups=tuple(item.group for item in recordings.items),
+        labels=tuple(item.label or "" for item in recordings.items),
+        rows=rows_of(opened, recordings, report, only)[0],
     )
 
 
@@ -173,41 +265,30 @@ def other_recordings(
     split: str | None,
     disturbance: Disturbance,
     report: Reporter,
+    only: Sequence[str] = (),
 ) -> Judged:
-    """Recordings that the trained students look at anew.
-
-    Args:
-        opened: The run.
-        folder: Other recordings in the run's format; the run's own where None.
-        split: Of the run's own recordings.
-        disturbance: What is done to their streams.
-        report: Shows what is done.
-    """
-    if folder is None:
-        recordings = open_data(opened.spec.data).take(opened.places(split))
-    else:
-        recordings = open_data(as_test(opened.spec, folder).data)
-    what = f"{len(recordings)} recordings of {(folder or opened.run.path).name}"
-    if disturbance:
-        recordings = disturbed(recordings, disturbance)
-        what += f" ({disturbance})"
-    return Judged(
-        what=what,
-        names=recordings.names,
-        groups=tuple(item.group for item in recordings.items),
-        labels=tuple(item.label or "" for item in recordings.items),
-        rows=rows_of(opened, recordings, report)[0],
-    )
+    """Recordings of a folder, or the run's own, seen anew; see `recordings_of` and `judged_of`."""
+    recordings, name = recordings_of(opened, folder, split)
+    return judged_of(opened, recordings, name, report, disturbance, only)
 
 
 def rows_of(
-    opened: OpenedRecorded, recordings: Recordings, report: Reporter
+    opened: OpenedRecorded, recordings: Recordings, report: Reporter, only: Sequence[str] = ()
 ) -> tuple[dict[str, Rows], list[float]]:
-    """What teachers, students and heads of a run say of recordings, and how long those are."""
+    """What teachers, students and heads of a run say of recordings, and how long those are.
+
+    Args:
+        opened: The run.
+        recordings: The recordings.
+        report: Shows what is done.
+        only: Sources that are wanted; all if empty.
+    """
     graph = opened.spec.graph
-    prepared = prepare(
-        graph, recordings, load_teachers(graph), report, given={}, labelled=[], partly=True
-    )
+    teachers = load_teachers(graph)
+    if only:
+        above = {n for source in only for n in graph.upstream(source.partition(".")[0])}
+        teachers = {name: teacher for name, teacher in teachers.items() if name in above}
+    prepared = prepare(graph, recordings, teachers, report, given={}, labelled=[], partly=True)
     rows: dict[str, Rows] = dict(prepared.rows)
     if not checkpoints(opened.run.checkpoints):
         return rows, prepared.durations_s

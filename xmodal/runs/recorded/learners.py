@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from detectors.clip_student import ClipStudent, TrunkAlone
 from detectors.spaces import to_space
 from xmodal.config.runfile import RunFile, load_run
 from xmodal.edges.distill.head import Head
@@ -27,6 +28,8 @@ from xmodal.train.recorded import ClipLearner
 from xmodal.values import Embedding, Grids
 
 Rows = Embedding | Grids
+TRUNK = "trunk"
+"""`STUDENT.trunk` is what a student has before its head."""
 
 
 @dataclass(frozen=True)
@@ -141,12 +144,19 @@ def student_rows(
 ) -> dict[str, Rows]:
     """What every student says of every recording, as the mean over its windows.
 
+    What it has before its head is there as `STUDENT.trunk`: contrast spends the head on what it
+    contrasts.
+
     Args:
         learners: Trained networks, in evaluation mode.
         clips: Windows, by student that looks at a stream.
         stored: Frozen nodes, for students that see those.
+
+    Source:
+        Chen et al., A Simple Framework for Contrastive Learning (SimCLR), ICML 2020, section 4.2.
     """
     made: dict[str, Rows] = {}
+    heads = {f"{edge.student}.{edge.teacher}" for edge in learners.losses}
     for name, student in learners.students.items():
         if name in clips:
             given = rows_of_clips(student.net, clips[name])
@@ -155,8 +165,21 @@ def student_rows(
             if not all(source in known for source in student.sources):
                 continue  # what it sees is not there
             given = student.op(student.net, *(known[source] for source in student.sources))
-        made[name] = replace(given, rows=given.rows.cpu().float(), offsets=given.offsets.cpu())
+        made[name] = _kept(given)
+        before = f"{name}.{TRUNK}"
+        if name in clips and isinstance(student.net, ClipStudent) and before not in heads:
+            made[before] = _kept(rows_of_clips(TrunkAlone(student.net), clips[name]))
     return made
+
+
+def _kept(rows: Rows) -> Rows:
+    return replace(
+        rows,
+        rows=rows.rows.cpu().float(),
+        valid=rows.valid.cpu(),
+        weight=rows.weight.cpu(),
+        offsets=rows.offsets.cpu(),
+    )
 
 
 @dataclass(frozen=True)
@@ -164,7 +187,7 @@ class Answered:
     """What a network says: under which name it is kept, and what its rows are like.
 
     Attributes:
-        name: A student, or `STUDENT.TEACHER` of a head.
+        name: A student, `STUDENT.TEACHER` of a head, or `STUDENT.trunk`.
         like: The teacher whose rows they are like; None where they are the student's own.
         value: The rows.
     """
@@ -206,8 +229,10 @@ def answer_info(
 ) -> FeatureInfo:
     """What a store says of a student's rows: like its teacher's where those are known."""
     like = infos.get(answer.like or "")
-    own = answer.name.partition(".")[0]
-    space = str(learners.students[own].net.space)
+    own, _, part = answer.name.partition(".")
+    space: str = learners.students[own].net.space
+    if part:
+        space = (spec.graph.space(answer.like) if answer.like else None) or "raw"
     if like is not None:
         return replace(like, fingerprint=fingerprint)
     return FeatureInfo(

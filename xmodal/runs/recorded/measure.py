@@ -20,8 +20,9 @@ from xmodal.evaluate.classification import Classified, classify
 from xmodal.evaluate.probe import Probe, fit_probe
 from xmodal.evaluate.retrieval import first_hit_rank, recall_at
 from xmodal.evaluate.tables import Table
+from xmodal.runs.recorded.frozen import clip_students
 from xmodal.runs.recorded.judged import Judged, OpenedRecorded
-from xmodal.values import Embedding, Grids
+from xmodal.values import Embedding
 
 Reals = NDArray[np.float64]
 Tables = dict[str, Table]
@@ -37,7 +38,7 @@ _HEAD = (
 def classification_tables(opened: OpenedRecorded, judged: Judged) -> Tables:
     """Sources whose columns are classes, against the labels."""
     found: dict[str, tuple[Classified, tuple[str, ...], int]] = {}
-    for source, value in _embeddings(judged).items():
+    for source, value in judged.embeddings.items():
         classes = opened.info(source).classes if opened.run.has(source) else ()
         if not classes or opened.from_labels(source):
             continue
@@ -46,43 +47,53 @@ def classification_tables(opened: OpenedRecorded, judged: Judged) -> Tables:
         groups = [judged.groups[i] for i in known]
         found[source] = (classify(scores, truth, groups), classes, len(known))
     if not found:
-        raise DataError(
-            str(opened.run.path),
+        raise _nothing(
+            opened,
+            judged,
             wanted="a student or head that was taught classes",
-            got=f"rows of {', '.join(opened.sources)}",
             fix="add `labels -> truth: {op: one_hot}` and distill from it, or use --task probe",
         )
     return _tables("classification", judged, found)
 
 
 def probe_tables(opened: OpenedRecorded, judged: Judged) -> Tables:
-    """Linear probes on every source's rows, fitted to the training recordings of the run."""
+    """Linear probes on every source's rows, fitted to the training recordings of the run.
+
+    Of a student, its rows and what it has before its head (`STUDENT.trunk`) are both probed.
+    """
     found: dict[str, tuple[Classified, tuple[str, ...], int]] = {}
-    for source, value in _embeddings(judged).items():
+    for source, value in judged.embeddings.items():
         info = opened.info(source)
-        if "." in source or opened.from_labels(source) or info.classes:
+        if opened.from_labels(source) or info.classes:
             continue
+        if "." in source and not (opened.is_trunk(source) or source in judged.asked):
+            continue  # a head says nothing that the student's rows do not hold
         probe, classes = probe_of(opened, source)
         truth, known = judged.truth(classes)
         scores = _scores(probe.scores(value.rows[known]), value.valid[known].numpy())
         groups = [judged.groups[i] for i in known]
         found[source] = (classify(scores, truth, groups), classes, len(known))
     if not found:
-        raise DataError(
-            str(opened.run.path),
-            wanted="rows of a student or teacher to probe",
-            got=f"{', '.join(opened.sources)}, which are labels or class scores themselves",
+        raise _nothing(
+            opened,
+            judged,
+            wanted="rows of a student or teacher to probe that are no scores of classes",
             fix="give the student a width of its own and learn labels through `project: linear`",
         )
     return _tables("probe", judged, found)
 
 
 def zero_shot_tables(opened: OpenedRecorded, judged: Judged) -> Tables:
-    """Rows against the text vectors of class names, through the teacher's text side."""
-    classes = tuple(sorted({label for label in judged.labels if label}))
+    """Rows against the text vectors of class names, through the teacher's text side.
+
+    Answers are chosen from the classes of all recordings of the run and of those that are judged,
+    so that few classes in a folder do not make it easier.
+    """
+    known_labels = {*judged.labels, *(line.label for line in opened.table)} - {""}
+    classes = judged.told_apart or tuple(sorted(known_labels))
     truth, known = judged.truth(classes)
     found: dict[str, tuple[Classified, tuple[str, ...], int]] = {}
-    for source, value in _embeddings(judged).items():
+    for source, value in judged.embeddings.items():
         asked = None if opened.from_labels(source) else opened.teacher_of(source)
         if asked is None or not _has_text(asked[1]):
             continue
@@ -93,10 +104,10 @@ def zero_shot_tables(opened: OpenedRecorded, judged: Judged) -> Tables:
         judgement = classify(scores, truth, groups, probabilities=False)
         found[source] = (judgement, classes, len(known))
     if not found:
-        raise DataError(
-            str(opened.run.path),
+        raise _nothing(
+            opened,
+            judged,
             wanted="rows in the space of a teacher that understands words",
-            got=f"rows of {', '.join(opened.sources)}",
             fix="distill from `yamnet`, `label_text` or another teacher with a text side",
         )
     return _tables("zero_shot", judged, found)
@@ -105,20 +116,22 @@ def zero_shot_tables(opened: OpenedRecorded, judged: Judged) -> Tables:
 def retrieval_tables(opened: OpenedRecorded, judged: Judged) -> Tables:
     """From a student's row to its teacher's row of the same recording, and back."""
     rows: list[tuple[str | float | int, ...]] = []
-    values = _embeddings(judged)
+    values = judged.embeddings
     for query, target in _pairs(opened, values):
         both = (values[query].valid & values[target].valid).nonzero().squeeze(1)
         if len(both) < 2:
             continue
         for first, second in ((query, target), (target, query)):
+            if f"{first} -> {second}" in {row[0] for row in rows}:
+                continue  # two that teach each other
             ranks = _ranks(values[first].rows[both], values[second].rows[both])
             shares = [recall_at(ranks, k) for k in _KS]
             rows.append((f"{first} -> {second}", len(both), *shares, float(np.median(ranks))))
     if not rows:
-        raise DataError(
-            str(opened.run.path),
+        raise _nothing(
+            opened,
+            judged,
             wanted="a student with rows like those of its teacher, and two recordings of both",
-            got=f"rows of {', '.join(values)}",
             fix="distill from a teacher of the same width, or through `project: linear`",
         )
     columns = ("from -> to", "recordings", *(f"R@{k}" for k in _KS), "median rank")
@@ -182,13 +195,18 @@ def _keep(
     write_json(folder / f"{source}.json", record)
 
 
-def _embeddings(judged: Judged) -> dict[str, Embedding]:
-    """Sources with one row for each recording."""
-    return {
-        name: value
-        for name, value in judged.rows.items()
-        if not isinstance(value, Grids) and len(value.rows) == len(judged)
-    }
+def _nothing(opened: OpenedRecorded, judged: Judged, *, wanted: str, fix: str) -> DataError:
+    graph = opened.spec.graph
+    blind = {n: s for n, s in clip_students(graph).items() if n not in judged.rows}
+    if blind:
+        kinds = sorted({graph.nodes[sensor].kind for sensor in blind.values()})
+        fix = f"give recordings with {', '.join(kinds)}, which {', '.join(blind)} looks at"
+    return DataError(
+        f"{opened.run.path}, {judged.what}",
+        wanted=wanted,
+        got=f"rows of {', '.join(judged.embeddings) or 'nothing'}",
+        fix=fix,
+    )
 
 
 def _scores(scores: Reals, valid: NDArray[np.bool_]) -> Float64[Reals, "N K"]:
@@ -227,6 +245,8 @@ def _tables(
 ) -> Tables:
     units = {judgement.unit for judgement, _, _ in found.values()}
     title = f"{task}: {judged.what}; 95 % intervals over {' and '.join(sorted(units))}"
+    unjudged = {judged.left_out(names) for _, names, _ in found.values()} - {""}
+    title = "; ".join([title, *sorted(unjudged)])
     rows = tuple(
         (s, num, *c.accuracy, *c.balanced, c.mean_ap, c.calibration_error)
         for s, (c, _, num) in found.items()
