@@ -17,8 +17,8 @@ Row = tuple[str | float | int, ...]
 def map_tables(opened: OpenedRecorded, judged: Judged) -> dict[str, Table]:
     """Students of maps against recorded maps that taught them.
 
-    A map of one channel is of depths, one of several has a channel for each class. A cell without an
-    answer is of no class, which is wrong; it has no depth, and no error in depth.
+    A map of one channel is of depths, one of several has a channel for each class. A cell without
+    an answer is of no class, which is wrong; it has no depth, and no error in depth.
     """
     depths: list[Row] = []
     classes: list[Row] = []
