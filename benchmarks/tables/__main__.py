@@ -26,7 +26,9 @@ NAMES = (
     "splat_fields",
     "motion",
     "sound",
+    "recorded_systems",
     "modalities",
+    "rooms",
 )
 _WORK = Path("data/results-cache")
 

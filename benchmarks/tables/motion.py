@@ -39,7 +39,7 @@ STRENGTH = 0.03
 FINE_LR = 1e-3
 _PARTS = 8
 _TOGETHER = "motion and skeleton teach each other (InfoNCE)"
-_BASE = "labels"
+BASE = "labels"
 
 # Arm -> the run file, what is changed in it, and whether it starts from `_TOGETHER`.
 _FROZEN: Mapping[str, Mapping[str, Any]] = {
@@ -52,10 +52,10 @@ _FROZEN: Mapping[str, Mapping[str, Any]] = {
     },
 }
 # The system as it stands: a skeleton network that learns by itself, from two variations.
-_COMODO = "skeleton network by itself, then queue (comodo.yaml)"
+COMODO = "skeleton network by itself, then queue (comodo.yaml)"
 _COMODO_STAGES = (("pose", "slow -> pose"), ("motion", "pose -> motion"))
 _LABELLED: Mapping[str, tuple[str, Mapping[str, Any], bool]] = {
-    _BASE: ("motion_labels", {}, False),
+    BASE: ("motion_labels", {}, False),
     "labels, twice the steps": ("motion_labels", {"optimiser/steps": 2 * STEPS}, False),
     "labels and skeleton": ("motion_taught", {}, False),
     "without labels, then labels": ("motion_labels", {"optimiser/lr": FINE_LR}, True),
@@ -78,7 +78,7 @@ def make(work: Path, workers: int) -> ResultRecord:
         for name in dict.fromkeys(arm for arm, _, _ in every)
     }
     simple = [[results["motion/statistics"]]]
-    labels = rated(found[_BASE], "motion.truth head", by="groups")
+    labels = rated(found[BASE], "motion.truth head", by="groups")
     rows = [
         _row("inertial statistics, linear", "probe", rated(simple, "imu", by="groups"), None, "-"),
         _row("skeleton statistics, linear", "probe", rated(simple, "body", by="groups"), None, "-"),
@@ -86,10 +86,10 @@ def make(work: Path, workers: int) -> ResultRecord:
     for name, keys in SHOWN.items():
         for shown, key in keys.items():
             mine = rated(found[name], key, by="groups")
-            base = None if (name, shown) == (_BASE, "motion") else labels
+            base = None if (name, shown) == (BASE, "motion") else labels
             rows.append(_row(name, shown, mine, base, _seconds(found[name])))
     columns = ("learnt from", "judged", "accuracy (95 %)", "minus labels", "CPU s a training")
-    weights = results[first[_BASE, 1, 0].name]["weights"]["motion"]
+    weights = results[first[BASE, 1, 0].name]["weights"]["motion"]
     title = "UTD-MHAD, subjects that no training saw: share of actions told right"
     return record(
         "motion",
@@ -97,7 +97,7 @@ def make(work: Path, workers: int) -> ResultRecord:
         results,
         seeds=SEEDS,
         sizes={
-            "recordings": sum(len(r["names"]) for r in found[_BASE][0]),
+            "recordings": sum(len(r["names"]) for r in found[BASE][0]),
             "subjects": len(SUBJECTS),
             "classes": 27,
             "steps": STEPS,
@@ -116,14 +116,14 @@ def make(work: Path, workers: int) -> ResultRecord:
 
 # Arm -> what is shown -> which answers.
 SHOWN: Mapping[str, Mapping[str, str]] = {
-    _BASE: {"motion": "motion.truth head"},
+    BASE: {"motion": "motion.truth head"},
     "labels, twice the steps": {"motion": "motion.truth head"},
     _TOGETHER: {
         "pose, probe": f"pose.trunk probe {ALL}",
         "motion, probe": f"motion.trunk probe {ALL}",
     },
     **{name: {"pupil, probe": f"pupil.trunk probe {ALL}"} for name in _FROZEN},
-    _COMODO: {
+    COMODO: {
         "pose, probe": f"pose.trunk probe {ALL}",
         "motion, probe": f"motion.trunk probe {ALL}",
     },
@@ -147,7 +147,7 @@ def jobs(scene: str) -> tuple[dict[tuple[str, int, int], Job], dict[tuple[str, i
             judge = {"probes": {"motion.trunk": [ALL], "pose.trunk": [ALL]}}
             first[_TOGETHER, subject, seed] = _job(_TOGETHER, together, judge, subject)
             comodo = course("comodo", scene, subject, seed, _comodo())
-            first[_COMODO, subject, seed] = _job(_COMODO, comodo, judge, subject)
+            first[COMODO, subject, seed] = _job(COMODO, comodo, judge, subject)
             for name, changes in _FROZEN.items():
                 made = course("motion_frozen", scene, subject, seed, changes, together)
                 judge = {"probes": {"pupil.trunk": [ALL]}}
