@@ -114,9 +114,12 @@ def test_the_record_shows_all_rows_of_made_results(
         del work, workers
         return {job.name: _result(job) for job in jobs}
 
+    def folder(_: str | Path) -> Path:
+        return tmp_path
+
     monkeypatch.setattr(modalities, "run_jobs", made)
-    monkeypatch.setattr(modalities, "folder_of", lambda name: tmp_path / name)
-    monkeypatch.setattr(modalities, "rooms_folder", lambda work: work / "rooms")
+    monkeypatch.setattr(modalities, "folder_of", folder)
+    monkeypatch.setattr(modalities, "rooms_folder", folder)
     found = modalities.make(tmp_path, 1)
     assert [len(one.rows) for one in found.tables] == [11, 10, 11, 10, 8, 7, 8, 7]
     assert found.tables[0].rows[2][:3] == ("plain fusion", "all", "1.000 (1.000..1.000)")
