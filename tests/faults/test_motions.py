@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
+from xmodal.edges.encode.imu_tcn import ImuTcn
 from xmodal.errors import DataError
 from xmodal.recordings.imu_files import read_imu, read_imu_checked
 
@@ -195,3 +196,15 @@ def test_foreign_missing_and_damaged_files(media, tmp_path, refused):
     whole = (tmp_path / "a.mat").read_bytes()
     (tmp_path / "cut.mat").write_bytes(whole[:150])
     refused(tmp_path / "cut.mat", "MATLAB")
+
+
+def test_a_clock_that_was_set_meanwhile_does_not_fill_memory(media, tmp_path, four_parts):
+    """Its last reading is years later: it is read, and windows over years are refused."""
+    time, accel, gyro = media.readings(400)
+    time[-1] += 1.7e9
+    imu, repairs = read_imu_checked(media.write_table(tmp_path / "a.csv", time, accel, gyro))
+    assert (repairs.gaps, repairs.dropped) == (1, 0)
+    with pytest.raises(DataError, match=r"with a pause of 1\.7e\+09 s") as caught:
+        ImuTcn(size="micro").describe(imu)
+    four_parts(caught.value)
+    assert len(ImuTcn(size="micro", fit="stretch").describe(imu)) == 1

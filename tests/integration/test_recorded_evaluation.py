@@ -95,10 +95,16 @@ def test_a_folder_of_few_classes_is_judged_by_those_of_the_run(made: Path, tmp_p
     assert list(answers[0]) == ["truth", "nod", "rest", "shake", "no answer"]
 
 
-def test_classes_that_no_one_learnt_are_told(made: Path, tmp_path: Path) -> None:
+def test_recordings_that_cannot_be_judged_are_told(
+    made: Path, tmp_path: Path, synthetic: ModuleType
+) -> None:
     data = relabelled(made, tmp_path / "data", {"nod": "wave", "rest": ""})
+    name = "shake_g1_t1"
+    synthetic.write_tone(data / f"{name}.wav", 0, 0)
+    (data / f"{name}_imu.npz").unlink()  # it has sound alone, and no answer
     text = ask(made, tmp_path / "out", data=data)
     assert "not judged: 4 of wave, 4 without a label" in text
+    assert "without an answer: 1 of motion, 1 of motion.trunk" in text
     assert lines_of(tmp_path / "out", "probe")["motion"]["recordings"] == "4"
 
 

@@ -9,7 +9,6 @@ labels.csv                          optional: name, label, group, text; all but 
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -24,6 +23,7 @@ from xmodal.recordings.ragged import Stream
 from xmodal.recordings.recording import Recording, Recordings
 from xmodal.recordings.sound_folders import SOUNDS
 from xmodal.recordings.spans import Span, span_of
+from xmodal.recordings.tables import read_rows
 from xmodal.values import Audio, Imu
 
 FILMS = (".mp4", ".mov", ".mkv", ".webm", ".avi")
@@ -141,15 +141,8 @@ def _kind_of(path: Path) -> tuple[str, Kind] | None:
 def _table(path: Path, found: Mapping[str, object]) -> dict[str, dict[str, str]]:
     if not path.is_file():
         return {}
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    if rows and "name" not in rows[0]:
-        raise DataError(
-            str(path),
-            wanted="a column `name`, and label, group or text beside it",
-            got=f"columns {', '.join(rows[0])}",
-            fix="write a first line such as name,label,group",
-        )
+    layout = "a column `name`, and label, group or text beside it, such as name,label,group"
+    rows = read_rows(path, ("name",), layout)
     names = [row["name"] for row in rows]
     for wrong, wanted in (
         ([n for n in names if n not in found], f"names among {', '.join(list(found)[:8])}"),

@@ -9,7 +9,6 @@ group of its own.
 
 from __future__ import annotations
 
-import csv
 import re
 from functools import partial
 from pathlib import Path
@@ -17,6 +16,7 @@ from pathlib import Path
 from xmodal.errors import DataError
 from xmodal.recordings.ragged import Stream
 from xmodal.recordings.recording import Recording, Recordings
+from xmodal.recordings.tables import read_rows
 
 SOUNDS = (".wav", ".ogg", ".flac", ".mp3", ".aiff", ".aif")
 _NUMBERED = re.compile(r"^\d+[\s_]*[-.]?[\s_]*")
@@ -55,15 +55,15 @@ def class_of(folder: str) -> str:
 
 
 def _from_table(folder: Path, table: Path) -> Recordings:
-    with table.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    wanted = {"filename", "category"}
-    if not rows or not wanted <= rows[0].keys():
+    layout = "rows with the columns filename, category and fold"
+    rows = read_rows(table, ("filename", "category"), layout)
+    odd = [row["filename"] for row in rows if Path(row["filename"]).name != row["filename"]]
+    if odd:
         raise DataError(
             str(table),
-            wanted="rows with the columns filename, category and fold",
-            got=f"columns {', '.join(rows[0])}" if rows else "no rows",
-            fix="see data/esc10.md for the layout",
+            wanted="names of files under audio/, without folders",
+            got=", ".join(odd[:5]),
+            fix="move the files there",
         )
     missing = [r["filename"] for r in rows if not (folder / "audio" / r["filename"]).is_file()]
     if missing:

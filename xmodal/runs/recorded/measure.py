@@ -246,7 +246,9 @@ def _tables(
     units = {judgement.unit for judgement, _, _ in found.values()}
     title = f"{task}: {judged.what}; 95 % intervals over {' and '.join(sorted(units))}"
     unjudged = {judged.left_out(names) for _, names, _ in found.values()} - {""}
-    title = "; ".join([title, *sorted(unjudged)])
+    silent = {s: int(c.confusion[:, -1].sum()) for s, (c, _, _) in found.items()}
+    mute = ", ".join(f"{count} of {source}" for source, count in silent.items() if count)
+    title = "; ".join([title, *sorted(unjudged), *([f"without an answer: {mute}"] if mute else [])])
     rows = tuple(
         (s, num, *c.accuracy, *c.balanced, c.mean_ap, c.calibration_error)
         for s, (c, _, num) in found.items()
