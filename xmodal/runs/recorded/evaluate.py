@@ -27,7 +27,7 @@ from xmodal.runs.recorded.measure import (
     retrieval_tables,
     zero_shot_tables,
 )
-from xmodal.runs.recorded.robustness import robustness_table
+from xmodal.runs.recorded.robustness import robustness_tables
 from xmodal.values import Embedding
 
 _MEASURES = {
@@ -64,10 +64,12 @@ def eval_recordings(request: EvalRequest, report: Reporter) -> str:
                 got=str(disturbance),
                 fix="leave them out, or choose another task",
             )
-        table = robustness_table(opened, request, report)
+        tables = robustness_tables(opened, request, report)
         request.out.mkdir(parents=True, exist_ok=True)
-        table.write(request.out, "robustness")
-        return f"{table.text()}\n\nwrote csv and markdown to {request.out}"
+        for name, table in tables.items():
+            table.write(request.out, name)
+        texts = [table.text() for table in tables.values()]
+        return "\n\n".join([*texts, f"wrote csv and markdown to {request.out}"])
     if request.data is None and not disturbance:
         judged = own_recordings(opened, request.split)
     else:
