@@ -168,12 +168,37 @@ def kitchen_queries(studio: Studio) -> RgbImage:
     return query_sheet(runs, asked, width_px=320)
 
 
+def rooms_heard(studio: Studio) -> RgbImage:
+    """Maps of rooms that nobody trained on, as they are, as networks see and hear them.
+
+    Raises:
+        DataError: If the table `rooms` was not made here.
+    """
+    from benchmarks.tables.recorded import run_folder
+    from benchmarks.tables.rooms import matched
+    from xmodal.runs.recorded.judged import open_recorded
+    from xmodal.runs.recorded.sheet import maps_sheet
+
+    work = studio.work.parent
+    run = run_folder(work, matched(work))
+    if not run.is_dir():
+        raise DataError(
+            str(run),
+            wanted="the first run of the table `rooms`",
+            got="no such folder",
+            fix="make results TABLE=rooms",
+        )
+    return maps_sheet(open_recorded(run))
+
+
 # Name -> who draws it.
 WORLD: Mapping[str, Callable[[Studio], RgbImage]] = {
     "world_features": world_features,
     "world_queries": world_queries,
     "world_edits": world_edits,
 }
+# Of what the project makes itself, too, but only after a table of results.
+TABLES: Mapping[str, Callable[[Studio], RgbImage]] = {"rooms_heard": rooms_heard}
 REAL: Mapping[str, Callable[[Studio], RgbImage]] = {
     "fox_features": fox_features,
     "fox_edits": fox_edits,
@@ -185,7 +210,7 @@ REAL: Mapping[str, Callable[[Studio], RgbImage]] = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Draw the pictures that are asked for, those of the documentation if none is."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.pictures")
-    names = [*WORLD, *REAL]
+    names = [*WORLD, *TABLES, *REAL]
     parser.add_argument("--only", action="append", choices=names, help="one of them; repeatable")
     parser.add_argument("--work", type=Path, default=_WORK, help="scenes, runs, real pictures")
     parser.add_argument("--out", type=Path, default=SHOWN, help="pictures of the generated world")
@@ -193,10 +218,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     studio = Studio(options.work.resolve())
     try:
         for name in options.only or WORLD:
-            folder = options.out if name in WORLD else studio.work
+            folder = studio.work if name in REAL else options.out
             folder.mkdir(parents=True, exist_ok=True)
             path = folder / f"{name}.png"
-            write_sheet(path, coarse((WORLD | REAL)[name](studio)))
+            write_sheet(path, coarse((WORLD | TABLES | REAL)[name](studio)))
             print(f"wrote {path}", flush=True)
     except XmodalError as error:
         print(error, file=sys.stderr)

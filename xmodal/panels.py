@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,6 +62,7 @@ def sheet(
     labels: Sequence[str] = (),
     title: str = "",
     bar: ColourBar | None = None,
+    legend: Mapping[str, tuple[int, int, int]] | None = None,
     width_px: int = 260,
 ) -> RgbImage:
     """Lay panels out in rows and columns on white; words are broken into lines that fit.
@@ -72,6 +73,7 @@ def sheet(
         labels: Left of the rows, upright.
         title: Above everything.
         bar: Below everything.
+        legend: Below that, what plain colours mean.
         width_px: Width of every picture; heights follow from their shapes.
 
     Raises:
@@ -101,6 +103,8 @@ def sheet(
         place.down += _GAP_PX
     if bar is not None:
         place.bar(bar, font, line)
+    if legend:
+        place.legend(legend, font, line)
     return place.finished()
 
 
@@ -209,6 +213,21 @@ class _Canvas:
         for part in parts:
             self._parts.append((part, x, self.down + (line - part.height) // 2))
             x += part.width + _GAP_PX
+        self.down += line + _GAP_PX
+
+    def legend(self, colours: Mapping[str, tuple[int, int, int]], font: Any, line: int) -> None:
+        """A patch of each colour and its word, in as many lines as they need."""
+        from PIL import Image
+
+        side, x = _BAR_HW[0], _MARGIN_PX
+        for name, colour in colours.items():
+            word = _text(name, font)
+            if x > _MARGIN_PX and x + side + _GAP_PX + word.width > self.width - _MARGIN_PX:
+                x, self.down = _MARGIN_PX, self.down + line + _GAP_PX // 2
+            patch = Image.new("RGB", (side, side), colour)
+            self._parts.append((patch, x, self.down + (line - side) // 2))
+            self._parts.append((word, x + side + _GAP_PX // 2, self.down))
+            x += side + word.width + 3 * _GAP_PX
         self.down += line + _GAP_PX
 
     def finished(self) -> RgbImage:

@@ -29,6 +29,7 @@ NAMES = (
     "recorded_systems",
     "modalities",
     "rooms",
+    "films",
 )
 _WORK = Path("data/results-cache")
 

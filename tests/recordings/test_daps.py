@@ -135,6 +135,18 @@ def test_a_place_may_lack_a_map(rooms: Path) -> None:
     assert lacking.read("grids", "depth") is not None
 
 
+def test_a_place_that_nobody_measured_is_heard_and_seen(rooms: Path) -> None:
+    shutil.rmtree(rooms / "occupancy" / "train-0001")
+    for name in ("depth", "semantic_cat"):
+        shutil.rmtree(rooms / "img" / "train-0001" / name)
+    found = open_recordings(rooms, "daps")
+    assert found.names.index("train-0001_0") == 4
+    item = found.items[4]
+    assert not item.maps
+    assert isinstance(item.read("video"), Video)
+    assert isinstance(item.read("audio"), Audio)
+
+
 @pytest.mark.parametrize(
     ("name", "pixels", "match"),
     [

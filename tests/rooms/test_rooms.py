@@ -289,6 +289,21 @@ def test_a_larger_set_begins_with_the_same_rooms(tmp_path: Path) -> None:
             assert (large / name).read_bytes() == data
 
 
+def test_rooms_that_nobody_measured_are_heard_and_seen_alike(tmp_path: Path) -> None:
+    few = files_of(make_rooms(tmp_path / "few", replace(SMALL, mapped=1)))
+    all_ = files_of(make_rooms(tmp_path / "all", SMALL))
+    gone = {name for name in all_ if name not in few}
+    assert {name.split("/")[-2] for name in gone} == {"depth", "semantic_cat", "train-0001"}
+    assert len(gone) == 2 * 3
+    assert not any("train-0000" in name or "test" in name for name in gone)
+    assert all(few[name] == all_[name] for name in few if name != "rooms.json")
+
+
+def test_more_measured_rooms_than_rooms_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="mapped"):
+        make_rooms(tmp_path / "rooms", replace(SMALL, mapped=3))
+
+
 def test_depth_is_coded_as_the_benchmark_does(tmp_path: Path) -> None:
     out = make_rooms(tmp_path / "rooms", replace(SMALL, num=1, test=0, places=1))
     told = json.loads((out / "rooms.json").read_text())

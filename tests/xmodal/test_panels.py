@@ -120,3 +120,14 @@ def test_what_makes_no_sheet_is_refused() -> None:
         sheet([[panel()]], labels=["a", "b"])
     with pytest.raises(ValueError, match="picture"):
         Panel(picture=np.zeros((0, 4, 3), dtype=np.uint8))
+
+
+def test_a_legend_shows_each_colour_and_breaks_its_lines() -> None:
+    panel = Panel(picture=np.zeros((20, 40, 3), np.uint8))
+    plain = sheet([[panel]], width_px=200)
+    one = sheet([[panel]], width_px=200, legend={"wall": (250, 1, 2)})
+    many = sheet([[panel]], width_px=200, legend={f"number {i}": (i, 200, 9) for i in range(9)})
+    assert plain.shape[1] == one.shape[1] == many.shape[1]
+    assert plain.shape[0] < one.shape[0] < many.shape[0]
+    assert (one == (250, 1, 2)).all(axis=2).sum() == 18 * 18
+    assert all((many == (i, 200, 9)).all(axis=2).any() for i in range(9))

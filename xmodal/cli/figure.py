@@ -14,7 +14,7 @@ def figure(
     out: Annotated[Path, typer.Option(help="File to write: .png, .jpg or .webp.")],
     frame: Annotated[
         list[str] | None,
-        typer.Option(help="A frame, once for each row; one in the middle if none."),
+        typer.Option(help="A frame (or recording), once for each row; chosen if none."),
     ] = None,
     source: Annotated[
         str | None,
@@ -26,7 +26,8 @@ def figure(
 ) -> None:
     """Draw frames of a run: the photo, the splats' colour and depth, and features as colours.
 
-    Features are shown by three principal components, the same in all frames. For example:
+    Features are shown by three principal components, the same in all frames. Of a run that learnt
+    maps of recordings: the maps as recorded, and as every stream tells them. For example:
 
         xmodal figure RUN --out features.png
 

@@ -12,6 +12,10 @@ def rooms(
     out: Annotated[Path, typer.Option(help="Folder to make.")],
     num: Annotated[int, typer.Option(help="Rooms to train on.")] = 80,
     test: Annotated[int, typer.Option(help="Other rooms, named test-NNNN.")] = 20,
+    mapped: Annotated[
+        int | None,
+        typer.Option(help="Rooms to train on that have maps; the others are heard and seen only."),
+    ] = None,
     places: Annotated[int, typer.Option(help="Places in each room where somebody listens.")] = 4,
     seed: Annotated[int, typer.Option(help="Another seed, another data set.")] = 0,
     source: Annotated[
@@ -28,6 +32,8 @@ def rooms(
 
         xmodal rooms --out data/rooms --num 80 --test 20
 
+        xmodal rooms --out data/few --num 60 --mapped 15
+
         xmodal rooms --out data/claps --num 8 --test 2 --places 2 --sound clap --source beside
     """
     from xmodal.cli.progress import progress
@@ -36,6 +42,7 @@ def rooms(
     options = RoomSet(
         num=num,
         test=test,
+        mapped=mapped,
         places=places,
         seed=seed,
         source=source,

@@ -9,7 +9,7 @@
 
 `img/` is what the tools of the benchmark write. A recording is a place, named `SCENE_PLACE`; its
 group is the scene. Its maps are `depth`, `semantics` and `occupancy`: a node of kind `grids` reads
-the map of its own name.
+the map of its own name. Places may lack maps.
 
 Source:
     Yun, Na and Kim, Dense 2D-3D indoor prediction with sound via aligned cross-modal distillation,
@@ -44,23 +44,24 @@ def open_daps(folder: Path) -> Recordings:
     Raises:
         DataError: If there are none, or one cannot be heard.
     """
-    items: list[Recording] = []
-    for depth in sorted(folder.glob("img/*/depth/*.png"), key=_place):
-        items.append(_recording(folder, depth.parts[-3], depth.stem))
+    # Rooms that nobody measured are seen and heard all the same.
+    seen = [path for kind in ("depth", "rgb") for path in folder.glob(f"img/*/{kind}/*.*")]
+    places = {(path.parts[-3], path.stem) for path in seen if path.suffix in _PICTURES}
+    items = [_recording(folder, *place) for place in sorted(places, key=_order)]
     if not items:
         raise DataError(
             str(folder),
-            wanted="img/SCENE/depth/PLACE.png",
+            wanted="img/SCENE/depth/PLACE.png, or rgb/PLACE.jpg",
             got="none",
             fix="see data/rooms.md for the layout; xmodal rooms --out FOLDER makes such a folder",
         )
     return Recordings(name=folder.name, items=tuple(items))
 
 
-def _place(depth: Path) -> tuple[str, int, str]:
+def _order(place: tuple[str, str]) -> tuple[str, int, str]:
     """Scenes by name, places by number."""
-    number = int(depth.stem) if depth.stem.isdecimal() else -1
-    return depth.parts[-3], number, depth.stem
+    scene, name = place
+    return scene, int(name) if name.isdecimal() else -1, name
 
 
 def _recording(folder: Path, scene: str, place: str) -> Recording:

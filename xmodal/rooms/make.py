@@ -7,6 +7,8 @@
     OUT/occupancy/SCENE/PLACE.png       uint8, 1 where one cannot stand, looking up the page
     OUT/rooms.json                      options, classes, and the geometry of every room
 
+Rooms that nobody measured (`mapped`) have sounds and pictures alone.
+
 `img/` is laid out and coded as the published benchmark is; `audio/` and `occupancy/` are ours.
 
 Source:
@@ -97,6 +99,8 @@ def _write_room(out: Path, name: str, seed: tuple[int, int], options: RoomSet) -
         listeners.append(listener)
         _write_sound(out / "audio" / name / f"{place}.wav", room, listener, options, random)
         _write_sight(out, f"{name}/{{}}/{place}", room, listener, options)
+        if name in options.bare():
+            continue
         plan = floor_plan(room, listener, options.plan_cells, options.cell_m)
         _write_picture(out / "occupancy" / name / f"{place}.png", plan.astype(np.uint8))
     return {
@@ -136,14 +140,16 @@ def _write_sound(
 
 
 def _write_sight(out: Path, name: str, room: Room, listener: Listener, options: RoomSet) -> None:
+    images = out / "img"
+    rgb = painted(room, listener, options.rgb_hw)
+    _write_picture(images / f"{name.format('rgb')}.jpg", rgb)
+    if name.partition("/")[0] in options.bare():
+        return
     far, kind = panorama(room, listener, options.grid_hw)
     # 0 means no reading, and the code ends just below ten metres.
     coded = (far * DEPTH_SCALE).round().clip(1, 65535).astype(np.uint16)
-    images = out / "img"
     _write_picture(images / f"{name.format('depth')}.png", coded)
     _write_picture(images / f"{name.format('semantic_cat')}.png", kind)
-    rgb = painted(room, listener, options.rgb_hw)
-    _write_picture(images / f"{name.format('rgb')}.jpg", rgb)
 
 
 def _write_picture(path: Path, pixels: NDArray[Any]) -> None:

@@ -21,6 +21,8 @@ class RoomSet:
     Attributes:
         num: Rooms to train on, named `train-0000` and so on.
         test: Other rooms, named `test-0000` and so on.
+        mapped: Rooms to train on that somebody measured, the first ones; the others are heard and
+            seen, but have no depth, classes and plan. All if None.
         places: Places in each room where somebody listens.
         seed: Moves the seeds of all rooms: another data set of the same kind.
         least_furniture: Least number of pieces that are put into a room; 0 allows empty rooms.
@@ -40,6 +42,7 @@ class RoomSet:
 
     num: int = 80
     test: int = 20
+    mapped: int | None = None
     places: int = 4
     seed: int = 0
     least_furniture: int = 2
@@ -60,6 +63,11 @@ class RoomSet:
         train = {f"train-{i:04d}": 2 * i for i in range(self.num)}
         return train | {f"test-{i:04d}": 2 * i + 1 for i in range(self.test)}
 
+    def bare(self) -> frozenset[str]:
+        """Names of the rooms without maps."""
+        first = self.num if self.mapped is None else self.mapped
+        return frozenset(f"train-{i:04d}" for i in range(first, self.num))
+
 
 def check_rooms(options: RoomSet) -> None:
     """Refuse options that no rooms can be made of.
@@ -72,6 +80,12 @@ def check_rooms(options: RoomSet) -> None:
         ("num", 0 <= options.num <= _MOST, f"0 to {_MOST}", options.num),
         ("test", 0 <= options.test <= _MOST, f"0 to {_MOST}", options.test),
         ("num", options.num + options.test > 0, "at least one room", "no room"),
+        (
+            "mapped",
+            options.mapped is None or 0 <= options.mapped <= options.num,
+            f"0 to {options.num}, the rooms to train on",
+            options.mapped,
+        ),
         ("places", 1 <= options.places <= 100, "1 to 100", options.places),
         ("seed", options.seed >= 0, "0 or more", options.seed),
         ("furniture", 0 <= few <= many <= 12, "0 <= least <= most <= 12", f"{few} to {many}"),

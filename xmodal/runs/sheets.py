@@ -34,8 +34,12 @@ from xmodal.render import FloatImage, PointRenderer, overlay
 from xmodal.runs.frozen import splats_node
 from xmodal.runs.opened import OpenedRun, open_run
 from xmodal.runs.prompts import frame_index
+from xmodal.runs.recorded.judged import open_recorded
+from xmodal.runs.recorded.material import is_recorded
+from xmodal.runs.recorded.sheet import maps_sheet
 from xmodal.runs.selections import needed_splats
 from xmodal.splats.drawing import SplatRenderer
+from xmodal.store import Run
 
 # Longest side of what is drawn: panels are not larger.
 _SIDE_PX = 640
@@ -91,11 +95,23 @@ def figure_run(
 ) -> str:
     """Draw frames of a RUN folder into a file; what was written, in words. See `features_sheet`.
 
+    Of a run over recordings, `frames` are names of recordings, and their maps are drawn.
+
     Raises:
         UsageError: If the file's name says no known format, or the run lacks what is asked for.
         DataError: If the run or its scene cannot be read, or the file not be written.
     """
     check_ending(out)
+    if is_recorded(Run(path)):
+        if source is not None or teacher:
+            raise UsageError(
+                "figure of a run over recordings",
+                wanted="no --source and no --teacher: all maps are drawn",
+                got="--teacher" if teacher else f"--source {source}",
+                fix="leave it out",
+            )
+        write_sheet(out, maps_sheet(open_recorded(path), frames))
+        return f"wrote {out}"
     opened = open_run(path)
     write_sheet(out, features_sheet(opened, frames, source=source, teacher=teacher))
     return f"wrote {out}"

@@ -22,7 +22,7 @@ def map_tables(opened: OpenedRecorded, judged: Judged) -> dict[str, Table]:
     """
     depths: list[Row] = []
     classes: list[Row] = []
-    for student, truth in _pairs(opened, judged):
+    for student, truth in taught_pairs(opened, judged):
         given, wanted = judged.rows[student], judged.rows[truth]
         assert isinstance(wanted, Grids), "pairs are of maps"
         shape = (len(judged), -1)
@@ -63,18 +63,34 @@ def map_tables(opened: OpenedRecorded, judged: Judged) -> dict[str, Table]:
     return tables
 
 
-def _pairs(opened: OpenedRecorded, judged: Judged) -> list[tuple[str, str]]:
-    """Students and heads of maps, with the recorded map that they were taught by."""
+def taught_pairs(opened: OpenedRecorded, judged: Judged) -> list[tuple[str, str]]:
+    """Students and heads of maps, with the recorded map that they, or their teacher, learnt."""
     graph, found = opened.spec.graph, list[tuple[str, str]]()
     for edge in graph.losses():
-        for truth in (s for s in edge.sources if s in judged.rows and _recorded(graph, s)):
-            head = f"{edge.target}.{truth}"
+        for teacher in edge.sources:
+            head = f"{edge.target}.{teacher}"
             student = head if head in judged.rows else edge.target
             given = judged.rows.get(student)
-            if given is None or isinstance(given, Embedding) or (student, truth) in found:
+            if given is None or isinstance(given, Embedding):
                 continue
-            if given.rows.shape == judged.rows[truth].rows.shape:
-                found.append((student, truth))
+            for truth in _truths(graph, teacher):
+                fits = truth in judged.rows and given.rows.shape == judged.rows[truth].rows.shape
+                if fits and (student, truth) not in found:
+                    found.append((student, truth))
+    return found
+
+
+def _truths(graph: Graph, teacher: str) -> list[str]:
+    """The recorded maps behind a teacher: itself, or those that taught it."""
+    waiting, seen, found = [teacher], set[str](), list[str]()
+    while waiting:
+        name = waiting.pop(0)
+        if name in seen:
+            continue
+        seen.add(name)
+        if _recorded(graph, name):
+            found.append(name)
+        waiting += [s for edge in graph.losses() if edge.target == name for s in edge.sources]
     return found
 
 
