@@ -131,6 +131,8 @@ def test_stages_are_read_and_counted(tmp_path: Path) -> None:
         ("{name: a, steps: 5, train: [studnet]}", "student"),
         ("{name: a, steps: 5, edges: [lifted -> nobody]}", "lifted -> student"),
         ("{name: a, steps: 5, epochs: 3}", "epochs"),
+        ("{name: a, steps: 5, inherit: {studnet: student}}", "student"),
+        ("{name: a, steps: 5, inherit: {student: nobody}}", "nobody"),
         ("{name: a, steps: 5}\n- {name: a, steps: 5}", "different names"),
     ],
 )
