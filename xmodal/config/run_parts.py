@@ -44,7 +44,7 @@ RECORDING_TASKS: tuple[Task, ...] = ("classification", "probe", "zero_shot", "re
 OF_SCENES = (
     "crop_points", "crops", "loss_rows", "loss_sets", "min_set_points", "balance_scenes", "augment",
 )  # fmt: skip
-OF_RECORDINGS = ("batch", "balance_recordings")
+OF_RECORDINGS = ("batch", "balance_recordings", "drop_teachers")
 # Settings of data that say something of the format `clips` only.
 OF_FILMS = ("film_every_s", "cut_s", "hop_s", "align_within_s")
 
@@ -169,6 +169,8 @@ class Optimiser:
         batch: Recordings that a step sees, in runs over those.
         balance_recordings: How often a recording is seen: all alike, or so that every class, or
             every group, is seen as often as the others.
+        drop_teachers: Chance that a teacher of a recording is hidden from a student in a step; one
+            always stays.
         accumulate: Pieces of `crop_points` points, each of a scene of its own, whose gradients are
             averaged for one update.
         balance_scenes: How often a scene is seen: by its observed points, its occupied cells, or
@@ -202,6 +204,7 @@ class Optimiser:
     min_set_points: Count = 3
     batch: Count = 64
     balance_recordings: Literal["none", "class", "group"] = "none"
+    drop_teachers: Annotated[float, Ge(0), Lt(1)] = 0.0
     accumulate: Count = 1
     balance_scenes: Literal["points", "voxels", "equal"] = "voxels"
     balance: Literal["none", "grad_norm", "uncertainty", "harmonise", "ogm", "agm"] = "none"

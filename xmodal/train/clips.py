@@ -21,6 +21,7 @@ from xmodal.recordings.inputs import Clips
 from xmodal.recordings.ragged import take_samples
 from xmodal.train.averages import MovingAverages
 from xmodal.train.data import Distill
+from xmodal.train.dropping import TeacherDropping, shown_rows
 from xmodal.train.forward import uses_bf16
 from xmodal.train.modulation import AdaptiveModulation, modulated
 from xmodal.train.options import Average, TrainOptions
@@ -78,6 +79,7 @@ class ClipTask:
         mapped = [e for e in losses if getattr(e.op, "needs_maps", False)]
         self._mapped = {name for e in mapped for name in (e.student, *e.teachers)}
         self._modulations = self._made_modulations()
+        self._dropping = TeacherDropping(options.drop_teachers, losses, self._known)
         self._candidates = np.zeros(0, dtype=np.int64)
         self._share: NDArray[np.float64] | None = None
 
@@ -162,11 +164,15 @@ class ClipTask:
                 made[name] = self._run(name, net, drawn, made, vary)
         parts: dict[int, Tensor] = {}
         slow: dict[str, Rows] = {}
+        shown = self._dropping.shown(edges, drawn.places, generator)
         for index, edge in zip(phase.edges, edges, strict=True):
             for name in edge.teachers:
                 if name in self.averages and name not in slow:
                     slow[name] = self._slow(name, drawn, made, generator)
-            teachers = [self._teacher(name, drawn, made, slow) for name in edge.teachers]
+            teachers = [
+                shown_rows(self._teacher(n, drawn, made, slow), shown.get((edge.student, n)))
+                for n in edge.teachers
+            ]
             student = made[edge.student]
             if any(in_common(teacher, student) for teacher in teachers):
                 op: Any = edge.op

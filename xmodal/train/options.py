@@ -99,6 +99,8 @@ class TrainOptions:
         batch: Recordings that a step sees, where a run is over those.
         balance_recordings: How often a recording is seen: all alike (`none`), or so that each
             `class` or each `group` is seen as often as the others.
+        drop_teachers: Chance that a teacher of a recording is hidden from a student in a step; one
+            always stays.
         accumulate: Pieces that a step sees one after the other, each of `crop_points` points of its
             own scene; the gradient is their mean.
         balance_scenes: How often a scene is seen: in proportion to its observed `points`, to its
@@ -138,6 +140,7 @@ class TrainOptions:
     min_set_points: int = 3
     batch: int = 64
     balance_recordings: BalanceRecordings = "none"
+    drop_teachers: float = 0.0
     accumulate: int = 1
     balance_scenes: BalanceScenes = "voxels"
     balance: BalanceMode = "none"
@@ -175,9 +178,10 @@ class TrainOptions:
                 "max_skips 0 or more"
             )
             raise ValueError(msg)
-        if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
-            msg = f"ema_decay must be in [0, 1), not {self.ema_decay}"
-            raise ValueError(msg)
+        for name in ("ema_decay", "drop_teachers"):
+            if not 0 <= (getattr(self, name) or 0.0) < 1:
+                msg = f"{name} must be in [0, 1), not {getattr(self, name)}"
+                raise ValueError(msg)
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in get_args(choices):
                 msg = f"{name} is one of {get_args(choices)}, not {getattr(self, name)!r}"

@@ -34,7 +34,7 @@ class SceneTask:
         DataError: If a scene lacks a node or rows.
     """
 
-    unused = ("batch", "balance_recordings")
+    unused = ("batch", "balance_recordings", "drop_teachers")
 
     def __init__(
         self,
