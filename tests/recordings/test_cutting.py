@@ -24,6 +24,7 @@ from xmodal.errors import ConfigError, DataError, UsageError
 from xmodal.recordings.clips import open_clips
 from xmodal.recordings.clocks import ClockLag
 from xmodal.recordings.cutting import Cutting, KeptStreams, pieces, within
+from xmodal.recordings.opening import open_recordings
 from xmodal.recordings.recording import Recording
 from xmodal.recordings.spans import span_of
 from xmodal.runs.recorded.material import open_data
@@ -78,7 +79,7 @@ def pan(folder: Path, late_s: float = 0.0) -> Path:
 
 
 def test_a_film_gives_pieces_of_all_its_streams(tmp_path: Path) -> None:
-    found = open_clips(walk(tmp_path), cut_s=1.0, hop_s=0.5)
+    found = open_recordings(walk(tmp_path), "clips", cut_s=1.0, hop_s=0.5, max_side_px=64)
     # All are there from 0.5 s to 3 s.
     assert found.names == ("walk@0.0", "walk@0.5", "walk@1.0", "walk@1.5")
     assert {item.group for item in found.items} == {"walk"}

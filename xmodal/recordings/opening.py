@@ -23,7 +23,7 @@ _OPENERS: Mapping[str, Callable[..., Recordings]] = MappingProxyType(
 )
 
 
-def open_recordings(folder: Path | str, format: str, **settings: float | None) -> Recordings:
+def open_recordings(folder: Path | str, format: str, **settings: float | int | None) -> Recordings:
     """Open a data set; streams are read when they are asked for.
 
     Args:

@@ -95,7 +95,7 @@ def open_data(data: Data) -> Recordings:
             got=f"none that matches {data.scene}",
             fix="check the path; paths start where the command is run",
         )
-    films: dict[str, float | None] = {}
+    films: dict[str, float | int | None] = {}
     if data.format == "clips":
         films = {key: getattr(data, key) for key in ("max_side_px", *OF_FILMS)}
     opened = [open_recordings(folder, data.format, **films) for folder in folders]
