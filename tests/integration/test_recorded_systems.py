@@ -25,6 +25,8 @@ MOTIONS = {
     "comodo": {"pose", "motion"},
     "umt": {"pose_alone", "motion_alone", "pose", "motion", "both", "both.classes"},
     "agm": {"pose", "motion", "both.classes"},
+    "egocentric_kd": {"pose", "felt", "motion"},
+    "exo_to_ego": {"exo", "ego", "exo_says", "ego_says"},
     "ogm": {"pose.classes", "motion.classes", "both.classes"},
     "gradient_harmonisation": {"pose.classes", "motion.classes", "both.classes"},
     "qmf": {"pose", "motion", "both"},
