@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from benchmarks.tables.jobs import Job, run_jobs
 from benchmarks.tables.record import ResultRecord, record, table
@@ -19,6 +20,7 @@ from benchmarks.tables.recorded import (
     ALL,
     Course,
     Rated,
+    chosen_labels,
     course_job,
     folder_of,
     probed,
@@ -26,6 +28,7 @@ from benchmarks.tables.recorded import (
     run_file,
 )
 from xmodal.recordings.opening import open_recordings
+from xmodal.recordings.recording import Recordings
 
 DATA = "utd_mhad_s1to6"
 SUBJECTS = (1, 2, 3, 4, 5, 6)
@@ -33,6 +36,9 @@ SUBJECTS = (1, 2, 3, 4, 5, 6)
 DEV = (1, 3)
 SEEDS = (0, 1, 2)
 STEPS = 400
+# Labels of each class that may be seen.
+FEW = (1, 5)
+BUDGETS = (*FEW, ALL)
 # Of the penalty of every linear probe on rows.
 STRENGTH = 0.03
 # What was learnt without labels is kept by smaller steps.
@@ -40,6 +46,7 @@ FINE_LR = 1e-3
 _PARTS = 8
 _TOGETHER = "motion and skeleton teach each other (InfoNCE)"
 BASE = "labels"
+GOES_ON = "without labels, then labels"
 
 # Arm -> the run file, what is changed in it, and whether it starts from `_TOGETHER`.
 _FROZEN: Mapping[str, Mapping[str, Any]] = {
@@ -58,7 +65,7 @@ _LABELLED: Mapping[str, tuple[str, Mapping[str, Any], bool]] = {
     BASE: ("motion_labels", {}, False),
     "labels, twice the steps": ("motion_labels", {"optimiser/steps": 2 * STEPS}, False),
     "labels and skeleton": ("motion_taught", {}, False),
-    "without labels, then labels": ("motion_labels", {"optimiser/lr": FINE_LR}, True),
+    GOES_ON: ("motion_labels", {"optimiser/lr": FINE_LR}, True),
     "without labels, then labels and skeleton": (
         "motion_taught", {"optimiser/lr": FINE_LR}, True,
     ),
@@ -72,16 +79,30 @@ def make(work: Path, workers: int) -> ResultRecord:
     statistics = Job("motion/statistics", measure_statistics, {"scene": scene})
     results = run_jobs([statistics, *first.values()], work, workers)
     results |= run_jobs(list(second.values()), work, workers)
+    few = few_jobs(scene)
+    results |= run_jobs([job for runs in few.values() for job in runs.values()], work, workers)
     found = {
         name: [[results[every[name, s, seed].name] for s in SUBJECTS] for seed in SEEDS]
         for every in (first, second)
         for name in dict.fromkeys(arm for arm, _, _ in every)
     }
-    simple = [[results["motion/statistics"]]]
+    simple = [[part] for part in results["motion/statistics"]["seeds"]]
     labels = rated(found[BASE], "motion.truth head", by="groups")
     rows = [
-        _row("inertial statistics, linear", "probe", rated(simple, "imu", by="groups"), None, "-"),
-        _row("skeleton statistics, linear", "probe", rated(simple, "body", by="groups"), None, "-"),
+        _row(
+            "inertial statistics, linear",
+            "probe",
+            rated(simple, f"imu probe {ALL}", by="groups"),
+            None,
+            "-",
+        ),
+        _row(
+            "skeleton statistics, linear",
+            "probe",
+            rated(simple, f"body probe {ALL}", by="groups"),
+            None,
+            "-",
+        ),
     ]
     for name, keys in SHOWN.items():
         for shown, key in keys.items():
@@ -93,7 +114,7 @@ def make(work: Path, workers: int) -> ResultRecord:
     title = "UTD-MHAD, subjects that no training saw: share of actions told right"
     return record(
         "motion",
-        [table(title, columns, rows), _by_subject(found)],
+        [table(title, columns, rows), _with_few(found, results, few, simple), _by_subject(found)],
         results,
         seeds=SEEDS,
         sizes={
@@ -128,7 +149,7 @@ SHOWN: Mapping[str, Mapping[str, str]] = {
         "motion, probe": f"motion.trunk probe {ALL}",
     },
     "labels and skeleton": {"pose": "pose.truth head", "motion": "motion.truth head"},
-    "without labels, then labels": {"motion": "motion.truth head"},
+    GOES_ON: {"motion": "motion.truth head"},
     "without labels, then labels and skeleton": {"motion": "motion.truth head"},
 }
 
@@ -144,13 +165,13 @@ def jobs(scene: str) -> tuple[dict[tuple[str, int, int], Job], dict[tuple[str, i
     for subject in SUBJECTS:
         for seed in SEEDS:
             together = course("motion_together", scene, subject, seed)
-            judge = {"probes": {"motion.trunk": [ALL], "pose.trunk": [ALL]}}
+            judge = {"probes": {"motion.trunk": [*BUDGETS], "pose.trunk": [ALL]}}
             first[_TOGETHER, subject, seed] = _job(_TOGETHER, together, judge, subject)
             comodo = course("comodo", scene, subject, seed, _comodo())
             first[COMODO, subject, seed] = _job(COMODO, comodo, judge, subject)
             for name, changes in _FROZEN.items():
                 made = course("motion_frozen", scene, subject, seed, changes, together)
-                judge = {"probes": {"pupil.trunk": [ALL]}}
+                judge = {"probes": {"pupil.trunk": [*BUDGETS]}}
                 second[name, subject, seed] = _job(name, made, judge, subject)
             for name, (run, changes, goes_on) in _LABELLED.items():
                 start = together if goes_on else None
@@ -159,6 +180,31 @@ def jobs(scene: str) -> tuple[dict[tuple[str, int, int], Job], dict[tuple[str, i
                 into = second if goes_on else first
                 into[name, subject, seed] = _job(name, made, {"heads": heads}, subject)
     return first, second
+
+
+def few_jobs(scene: str) -> dict[tuple[str, int], dict[tuple[int, int], Job]]:
+    """Trainings that see few labels, by arm and budget, subject and seed.
+
+    Args:
+        scene: Folder of the recordings.
+    """
+    found: dict[tuple[str, int], dict[tuple[int, int], Job]] = {}
+    for k in FEW:
+        for subject in SUBJECTS:
+            for seed in SEEDS:
+                # The labels that the probe sees, too.
+                few = {"op": "one_hot", "labels_per_class": k, "seed": seed}
+                changes = {"graph/lift/classes -> truth": few}
+                judge = {"heads": ["motion.truth"]}
+                made = course("motion_labels", scene, subject, seed, changes)
+                job = _job(f"{BASE} {k}", made, judge, subject)
+                found.setdefault((BASE, k), {})[subject, seed] = job
+                start = course("motion_together", scene, subject, seed)
+                changes = {**changes, "optimiser/lr": FINE_LR}
+                made = course("motion_labels", scene, subject, seed, changes, start)
+                job = _job(f"{GOES_ON} {k}", made, judge, subject)
+                found.setdefault((GOES_ON, k), {})[subject, seed] = job
+    return found
 
 
 def course(
@@ -219,6 +265,43 @@ def _seconds(results: list[list[dict[str, Any]]]) -> str:
     return f"{np.mean([part['cpu_seconds'][0] for seed in results for part in seed]):.0f}"
 
 
+def _with_few(
+    found: Mapping[str, list[list[dict[str, Any]]]],
+    results: Mapping[str, Any],
+    few: Mapping[tuple[str, int], Mapping[tuple[int, int], Job]],
+    simple: list[list[dict[str, Any]]],
+) -> Any:
+    """Rows of what needs few labels, or none, before it is told the names of the actions."""
+
+    def learnt(name: str, k: int) -> Rated:
+        if k == ALL:
+            return rated(found[name], "motion.truth head", by="groups")
+        parts = [[results[few[name, k][s, seed].name] for s in SUBJECTS] for seed in SEEDS]
+        return rated(parts, "motion.truth head", by="groups")
+
+    def probed_rows(name: str, source: str) -> dict[int, Rated]:
+        return {k: rated(found[name], f"{source} probe {k}", by="groups") for k in BUDGETS}
+
+    labels = {k: learnt(BASE, k) for k in BUDGETS}
+    arms = {
+        "inertial statistics, linear": {
+            k: rated(simple, f"imu probe {k}", by="groups") for k in BUDGETS
+        },
+        BASE: labels,
+        f"{_TOGETHER}, probe": probed_rows(_TOGETHER, "motion.trunk"),
+        **{f"{name}, probe": probed_rows(name, "pupil.trunk") for name in _FROZEN},
+        GOES_ON: {k: learnt(GOES_ON, k) for k in BUDGETS},
+    }
+    rows: list[list[str]] = []
+    for name, mine in arms.items():
+        gains = ["-" if name == BASE else mine[k].minus(labels[k]) for k in BUDGETS]
+        cells = [mine[k].text() for k in BUDGETS]
+        rows.append([name, *(cell for pair in zip(cells, gains, strict=True) for cell in pair)])
+    heads = [f"{'all' if k == ALL else k} a class" for k in BUDGETS]
+    columns = ("learnt from", *(text for head in heads for text in (head, "minus labels")))
+    return table("The inertial sensor alone, by labels of each action that are seen", columns, rows)
+
+
 def _by_subject(found: Mapping[str, list[list[dict[str, Any]]]]) -> Any:
     rows = [
         [f"{name}: {shown}", *(f"{value:.3f}" for value in one.values.mean(axis=1))]
@@ -238,19 +321,36 @@ def measure_statistics(work: Path, settings: Mapping[str, Any]) -> dict[str, Any
     """Job: a linear classifier on statistics of readings, and of joints, without each subject."""
     del work
     recordings = open_recordings(Path(settings["scene"]), "utd_mhad")
-    truth, groups = recordings.labels, np.array([item.group for item in recordings.items])
-    rows = {kind: _statistics(recordings, kind) for kind in ("imu", "skeleton")}
-    names: list[str] = []
-    right: dict[str, list[int]] = {"imu": [], "body": []}
+    groups = np.array([item.group for item in recordings.items])
+    rows = {key: _statistics(recordings, kind) for key, kind in _SENSED.items()}
+    return {"seeds": [_told_apart(recordings, groups, rows, seed) for seed in SEEDS]}
+
+
+_SENSED = {"imu": "imu", "body": "skeleton"}
+
+
+def _told_apart(
+    recordings: Recordings,
+    groups: NDArray[np.str_],
+    rows: Mapping[str, torch.Tensor],
+    seed: int,
+) -> dict[str, Any]:
+    """Which actions are told right, by every budget of labels that one seed draws."""
+    truth, places = recordings.labels, np.arange(len(groups))
+    order = np.concatenate([places[groups == f"s{subject}"] for subject in SUBJECTS])
+    right: dict[str, list[int]] = {f"{key} probe {k}": [] for key in rows for k in BUDGETS}
     for subject in SUBJECTS:
-        test = np.flatnonzero(groups == f"s{subject}")
-        names += [recordings.names[i] for i in test]
-        labelled = np.flatnonzero(groups != f"s{subject}").tolist()
-        for key, kind in (("imu", "imu"), ("body", "skeleton")):
-            found = probed(rows[kind], truth, labelled, STRENGTH)
-            right[key] += (found == truth.ids.numpy())[test].astype(int).tolist()
-    where = dict(zip(recordings.names, groups.tolist(), strict=True))
-    return {"names": names, "groups": [where[n] for n in names], "right": right, "weights": {}}
+        test = groups == f"s{subject}"
+        for k in BUDGETS:
+            labelled = chosen_labels(truth, places[~test].tolist(), k, seed)
+            for key, mine in rows.items():
+                found = probed(mine, truth, labelled, STRENGTH)
+                right[f"{key} probe {k}"] += (found == truth.ids.numpy())[test].astype(int).tolist()
+    return {
+        "names": [recordings.names[i] for i in order],
+        "groups": groups[order].tolist(),
+        "right": right,
+    }
 
 
 def _statistics(recordings: Any, kind: str) -> torch.Tensor:

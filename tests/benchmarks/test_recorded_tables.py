@@ -86,6 +86,14 @@ def test_students_see_no_label_before_they_are_tuned() -> None:
     for job in taught.values():
         kinds = {node["kind"] for node in job.settings["course"]["run"]["graph"]["nodes"].values()}
         assert "labels" not in kinds
+    begun = motion.few_jobs("data/utd")[motion.GOES_ON, 1]
+    assert all(job.settings["course"]["start"] for job in begun.values())
+    for job in begun.values():
+        start = job.settings["course"]["start"]["run"]["graph"]
+        assert "labels" not in {node["kind"] for node in start["nodes"].values()}
+        assert job.settings["course"]["run"]["graph"]["lift"]["classes -> truth"][
+            "labels_per_class"
+        ]
     graphs = [job.settings["course"]["run"]["graph"] for job in tuned[1].values()]
     seeds = {graph["lift"]["classes -> truth"]["seed"] for graph in graphs}
     assert seeds == set(sound.SEEDS)
@@ -193,18 +201,19 @@ def answered(jobs: list[Job], work: Path, workers: int) -> dict[str, dict[str, o
 
 
 def simple(rng: np.random.Generator) -> dict[str, object]:
-    subjects = {
-        "names": [f"{i}" for i in range(12)],
-        "groups": [f"s{i // 2}" for i in range(12)],
-        "right": {key: rng.integers(0, 2, 12).tolist() for key in ("imu", "body")},
-    }
     names = [f"['{fold}-*'] {i}" for fold in sound.FOLDS for i in range(5)]
-    budgets = [f"statistics probe {k}" for k in sound.BUDGETS]
+    groups = [f"['*_s{subject}_*']" for subject in motion.SUBJECTS for _ in range(3)][:15]
+    sources = ("statistics", "imu", "body")
+    budgets = [f"{source} probe {k}" for source in sources for k in motion.BUDGETS]
     seeds = [
-        {"names": names, "right": {key: rng.integers(0, 2, 15).tolist() for key in budgets}}
+        {
+            "names": names,
+            "groups": groups,
+            "right": {key: rng.integers(0, 2, 15).tolist() for key in budgets},
+        }
         for _ in sound.SEEDS
     ]
-    return {**subjects, "seeds": seeds, "seconds": 1.0}
+    return {"seeds": seeds, "seconds": 1.0}
 
 
 @pytest.mark.parametrize("module", [motion, sound], ids=["motion", "sound"])
@@ -217,6 +226,10 @@ def test_a_table_shows_every_arm(
     made = module.make(tmp_path, 1)
     assert made.command == f"make results TABLE={made.name}"
     assert made.seeds == (0, 1, 2)
+    if module is motion:
+        few = made.tables[1].table()
+        assert {motion.BASE, motion.GOES_ON} < {row[0] for row in few.rows}
+        assert len(few.rows[0]) == 1 + 2 * len(motion.BUDGETS)
     rows = made.tables[0].table().rows
     arms = {row[0] for row in rows}
     wanted = {*motion.SHOWN} if module is motion else {"student from labels"}
