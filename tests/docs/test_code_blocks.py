@@ -1,4 +1,4 @@
-"""Every code block of README and docs runs; long commands on 4 frames and few steps."""
+"""Every code block of README and docs runs; long commands on 4 frames, few rooms and steps."""
 
 from __future__ import annotations
 
@@ -59,11 +59,13 @@ CI_TARGETS = {"demo", "test", "lint", "docs", "test-slow", "bench"}
 
 
 def quick(line: str) -> str:
-    """The same command on 4 frames and few steps."""
+    """The same command on 4 frames, few rooms and few steps."""
     if line.startswith("xmodal lift") and "--max-frames" not in line:
         return line + " --max-frames 4"
     if line.startswith("xmodal train"):
         return line + " optimiser.steps=5"
+    if line.startswith("xmodal rooms"):
+        return re.sub(r"--(num|test) \d+", r"--\1 2", line)
     if line.startswith("xmodal demo"):
         return line + " --max-frames 4 --steps 5"
     return line
