@@ -168,6 +168,7 @@ def jobs(scene: str) -> tuple[dict[tuple[str, int, int], Job], dict[tuple[str, i
             judge = {"probes": {"motion.trunk": [*BUDGETS], "pose.trunk": [ALL]}}
             first[_TOGETHER, subject, seed] = _job(_TOGETHER, together, judge, subject)
             comodo = course("comodo", scene, subject, seed, _comodo())
+            judge = {"probes": {"motion.trunk": [ALL], "pose.trunk": [ALL]}}
             first[COMODO, subject, seed] = _job(COMODO, comodo, judge, subject)
             for name, changes in _FROZEN.items():
                 made = course("motion_frozen", scene, subject, seed, changes, together)
