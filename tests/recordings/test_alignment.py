@@ -174,6 +174,21 @@ def test_streams_without_a_lag_are_refused(four_parts):
         four_parts(caught.value)
 
 
+def test_a_clock_that_jumps_by_years_does_not_fill_memory(four_parts):
+    film, imu = panning(60)
+    jumped = replace(imu, time_s=imu.time_s + 1e9 * (imu.time_s > 4.0))
+    late = replace(film, time_s=film.time_s + 1e9 * (film.time_s > 1.0))
+    for lag in (
+        lambda: film_imu_lag(film, jumped),
+        lambda: film_imu_lag(late, imu),
+        lambda: sound_film_lag(noise(), late),
+    ):
+        with pytest.raises(DataError, match="in memory") as caught:
+            lag()
+        four_parts(caught.value)
+        assert caught.value.got.startswith("1e+09 s, with a pause of ")
+
+
 @pytest.fixture(scope="module")
 def data() -> Path:
     root = os.environ.get("XMODAL_DATA")

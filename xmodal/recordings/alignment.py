@@ -18,6 +18,7 @@ from lifting.signals.flow import camera_turn, flow_motion, grey
 from lifting.signals.lags import Lag, estimate_lag, onsets
 from lifting.signals.resampling import to_rate, usual_spacing
 from xmodal.errors import DataError
+from xmodal.recordings.even import check_length
 from xmodal.values import Audio, Imu, Skeleton, Video
 
 Stream = TypeVar("Stream", Audio, Imu, Skeleton, Video)
@@ -31,6 +32,8 @@ _SMOOTHINGS_S = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
 # A wide lens, as on action cameras. It only scales the turn; correlation does not see it.
 _FOCAL_WIDTHS = 0.6
 _ONSET_HOP_S = 0.01
+# A correlation holds so many copies of what it compares: padded to twice the length, complex.
+_TRANSFORMED = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,6 +133,7 @@ def aligned_imu(
     start_s, end_s = float(turn.time_s[0]), float(turn.time_s[-1])
     num = int((end_s - start_s) * rate_hz) + 1
     both = torch.cat([moved.accel_mps2, moved.gyro_radps], 1)
+    check_length(turn.time_s, num * both.shape[1], rate_hz)
     even, known = to_rate(both, moved.time_s, rate_hz, start_s, num)
     time_s = start_s + torch.arange(num, dtype=torch.float64) / rate_hz
     return Imu(
@@ -268,6 +272,7 @@ def _start(sound: Audio) -> float:
 def _even(values: Tensor, time_s: Tensor, rate_hz: float) -> Tensor:
     """Values at an even rate from the first time stamp on; gaps are bridged by the mean."""
     num = int(float(time_s[-1] - time_s[0]) * rate_hz) + 1
+    check_length(time_s, _TRANSFORMED * num * values.shape[1], rate_hz)
     even, known = to_rate(values, time_s, rate_hz, float(time_s[0]), num)
     return torch.where(known[:, None], even, even[known].mean(0)) if bool(known.any()) else even
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from xmodal.edges.encode.clip_student import Fit
-from xmodal.errors import DataError
+from xmodal.recordings.even import check_length
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -13,9 +13,6 @@ if TYPE_CHECKING:
 
 # A sample that lies on the last reading but for rounding is there too; parts of a sample.
 _NEAR = 1e-3
-
-MAX_VALUES = 1 << 28
-"""Most values of one recording at an even rate: 1 GiB, a week of nine channels at 50 Hz."""
 
 
 def even_windows(
@@ -60,8 +57,7 @@ def even_windows(
         rate_hz, total = (num - 1) / long_s if long_s > 0 and num > 1 else rate_hz, num
     else:
         total = int(long_s * rate_hz + _NEAR) + 1
-    if total * values.shape[1] > MAX_VALUES:
-        raise _too_long(time_s, long_s, rate_hz)
+    check_length(time_s, total * values.shape[1], rate_hz)
     if len(time_s) > 1:
         time_s[-1] = max(long_s, (total - 1) / rate_hz)
     even, seen = to_rate(values, time_s, rate_hz, 0.0, total, max_gap_s=max_gap_s)
@@ -71,16 +67,6 @@ def even_windows(
     marks = cut(seen.to(values.dtype), spans) > 0
     kept = marks.any(dim=1)
     return cut(even, spans)[kept], marks[kept]
-
-
-def _too_long(time_s: Tensor, long_s: float, rate_hz: float) -> DataError:
-    pause_s = float(time_s.diff().max())
-    return DataError(
-        "readings of one recording",
-        wanted=f"a clock that spans what fits in memory at {rate_hz:g} Hz",
-        got=f"{long_s:.6g} s, with a pause of {pause_s:.6g} s",
-        fix="if the clock was set while it ran, correct its times; else cut the recording",
-    )
 
 
 def unblended(values: Tensor, num_marks: int) -> Tensor:
