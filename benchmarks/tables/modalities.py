@@ -1,8 +1,8 @@
 """Several streams: what is left when one is missing, noisy, or of another recording.
 
 UTD-MHAD: 27 actions, every subject held out once; a skeleton and an inertial sensor. Generated
-rooms: classes of what is around in 16 x 32 directions; four microphones and a picture. Settings
-were chosen on UTD-MHAD's subjects 1 and 3, and on rooms of another seed.
+rooms: classes of what is around in 16 x 32 directions; four microphones and a picture. What
+was chosen was chosen on UTD-MHAD's subject 1, and on rooms of another seed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from xmodal.values import Grids
 
 DATA = "utd_mhad_s1to6"
 SUBJECTS = (1, 2, 3, 4, 5, 6)
-DEV = (1, 3)
+DEV = 1
 STEPS = 300
 ROOMS = RoomSet(num=60, test=20, places=4, seed=0)
 
@@ -174,8 +174,8 @@ NOTE = (
     "Any2Seg's teacher is MiniLM on sentences of class names; in the rooms the names alone. "
     "Single streams are the teachers of UMT. Noise while training: "
     f"{', '.join(f'{k} {v}' for k, v in _NOISY.items())}. Intervals (95 %) draw subjects, or "
-    "rooms, anew; differences draw the same for both. One seed. Settings were chosen on subjects "
-    f"{DEV[0]} and {DEV[1]}, and on rooms of another seed."
+    "rooms, anew; differences draw the same for both. One seed. What was chosen "
+    f"was chosen on subject {DEV}, and on rooms of another seed."
 )
 
 
