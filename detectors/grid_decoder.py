@@ -1,9 +1,10 @@
-"""Dense maps from one window: depth panoramas, classes of pixels, floor plans from sound."""
+"""Dense maps from one window: depth panoramas, classes of pixels, floor plans, voxels."""
 
 from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -17,6 +18,43 @@ _SEED_CHANNELS, _LEAST_CHANNELS = 96, 24
 _GROUPS = 8
 
 
+@dataclass(frozen=True)
+class DenseGrid:
+    """Cells of a dense map, and how a decoder comes to them.
+
+    Attributes:
+        hw: Rows and columns.
+        slices: The map is so many slices of a volume, one below another.
+        levels: How often a decoder doubles a small grid until it covers a slice.
+
+    Raises:
+        ValueError: If a number is below 1, the rows are no whole slices, or a slice is smaller than
+            what the levels double.
+    """
+
+    hw: tuple[int, int]
+    slices: int = 1
+    levels: int = 3
+
+    def __post_init__(self) -> None:
+        if self.slices < 1 or self.hw[0] % self.slices:
+            raise ValueError(f"{self.hw[0]} rows are no {self.slices} slices of equal height")
+        slice_hw = (self.hw[0] // self.slices, self.hw[1])
+        if min(self.levels, *slice_hw) < 1 or min(slice_hw) < 2**self.levels:
+            msg = (
+                f"a grid of {slice_hw} cells cannot be doubled to {self.levels} times; at least "
+                "2 to the power of levels are needed"
+            )
+            raise ValueError(msg)
+
+    @property
+    def sides(self) -> list[tuple[int, int]]:
+        """Rows and columns of a slice at every level, the smallest first."""
+        rows, columns = self.hw[0] // self.slices, self.hw[1]
+        halvings = [2**level for level in range(self.levels, -1, -1)]
+        return [(math.ceil(rows / part), math.ceil(columns / part)) for part in halvings]
+
+
 class GridDecoder(nn.Module):
     """A trunk, and a decoder that doubles a small grid until it covers the asked one.
 
@@ -27,46 +65,37 @@ class GridDecoder(nn.Module):
     Args:
         trunk: The network over inputs; its last map is decoded.
         out_channels: Width of a cell's row.
-        grid_hw: Rows and columns of the dense map.
+        grid: Cells of the dense map. All its slices are read from one map of a slice's size, as
+            they stand over the same places.
         space: Space of the rows of cells.
         positive: Rows are made positive (soft-plus), for depths. In `raw` space only.
-        levels: How often the grid doubles.
         dropout: Part of what the seed is made of that is hidden while training.
         aligned: Whether rows and columns of the trunk's maps are those of the dense map.
 
     Raises:
-        ValueError: If a number is below 1, `positive` is asked in another space, or the grid is
-            smaller than what the levels double.
+        ValueError: If `out_channels` is below 1, or `positive` is asked in another space.
     """
 
     def __init__(
         self,
         trunk: ClipTrunk,
         out_channels: int,
-        grid_hw: tuple[int, int],
+        grid: DenseGrid,
         *,
         space: Space = "raw",
         positive: bool = False,
-        levels: int = 3,
         dropout: float = 0.0,
         aligned: bool = False,
     ) -> None:
         super().__init__()
-        if min(out_channels, levels, *grid_hw) < 1 or min(grid_hw) < 2**levels:
-            msg = (
-                f"a grid of {grid_hw} cells with {out_channels} channels cannot be doubled to "
-                f"{levels} times; at least 1 channel and 2 to the power of levels are needed"
-            )
-            raise ValueError(msg)
+        if out_channels < 1:
+            raise ValueError(f"out_channels must be 1 or more, not {out_channels}")
         if positive and space != "raw":
             raise ValueError(f"`positive` has no meaning for rows in the space {space}")
         self.space: Space = space
         self.trunk, self.positive = trunk, positive
-        self.out_channels, self.grid_hw = out_channels, grid_hw
-        sides = [
-            (math.ceil(grid_hw[0] / 2**level), math.ceil(grid_hw[1] / 2**level))
-            for level in range(levels, -1, -1)
-        ]
+        self.out_channels, self.grid_hw, self.slices = out_channels, grid.hw, grid.slices
+        sides, levels = grid.sides, grid.levels
         widths = [
             max(_SEED_CHANNELS // 2**level, _LEAST_CHANNELS) // _GROUPS * _GROUPS
             for level in range(levels + 1)
@@ -84,7 +113,7 @@ class GridDecoder(nn.Module):
         self.levels = nn.ModuleList(
             _Doubling(before, after) for before, after in itertools.pairwise(widths)
         )
-        self.output = nn.Conv2d(widths[-1], out_channels, 1)
+        self.output = nn.Conv2d(widths[-1], grid.slices * out_channels, 1)
         self.map_channels = tuple(widths)
         # The smallest map beside the seed, and so on; the largest beside what is left.
         there = [
@@ -133,8 +162,8 @@ class GridDecoder(nn.Module):
         return list(self.see(inputs).maps)
 
     def decode(self, last: Float[Tensor, "B F H W"]) -> Float[Tensor, "B cells C"]:
-        """Rows of all cells from the last map, row-major."""
-        rows = self.output(last).flatten(2).movedim(1, 2)
+        """Rows of all cells from the last map, slice by slice, row-major."""
+        rows = self.output(last).unflatten(1, (self.slices, -1)).movedim(2, 4).flatten(1, 3)
         if self.positive:
             return functional.softplus(rows)
         # The number of windows is left open, for ONNX.
@@ -166,7 +195,7 @@ class GridDecoder(nn.Module):
             mean = mean.clamp_min(1e-3)
             # The inverse of the soft-plus, in a form that large depths do not overflow.
             mean = mean + (-(-mean).expm1()).log()
-        self.output.bias.data.copy_(mean.to(self.output.bias))
+        self.output.bias.data.copy_(mean.to(self.output.bias).repeat(self.slices))
 
 
 class _Doubling(nn.Module):

@@ -1,4 +1,4 @@
-"""Rooms: sound learns depths, classes and a floor plan, with and without what is seen.
+"""Rooms: sound learns depths, classes, a floor plan and voxels, with and without what is seen.
 
 Rooms are made here. Some of those to train on have maps, as if somebody had measured them; all are
 heard and seen. Networks over panoramas learn the maps and answer for all rooms, and sound learns
@@ -38,8 +38,14 @@ ALL = replace(FEW, mapped=None)
 SEEDS = (0, 1, 2)
 SEEING_STEPS, HEARING_STEPS = 400, 600
 # The maps that teach, and what is measured of each.
-MAPS = ("far", "things", "plan")
-MEASURES = ("depth RMSE (m)", "within 1.25", "classes: mean IoU", "plan: IoU of occupied")
+MAPS = ("far", "things", "plan", "space")
+MEASURES = (
+    "depth RMSE (m)",
+    "within 1.25",
+    "classes: mean IoU",
+    "plan: IoU of occupied",
+    "voxels: IoU of occupied",
+)
 _BASE = "sound, from the maps alone"
 _TAUGHT = "sound, from what is seen in all rooms"
 _MATCHED = "the same, inner maps matched (DAPS)"
@@ -82,8 +88,9 @@ def make(work: Path, workers: int) -> ResultRecord:
             "judged in rooms that nobody trained on. `matched` also brings inner maps of the "
             "networks that hear to those of the networks that see, by learnt embeddings of places. "
             "Depths and classes are panoramas of 16 x 32 cells, the plan has 32 x 32 cells of "
-            f"{FEW.cell_m} m around the listener. Intervals draw rooms and seeds anew, for paired "
-            "differences the same ones. No room of this set was used to choose a setting.",
+            f"{FEW.cell_m} m around the listener, voxels are {FEW.voxel_cells} x "
+            f"{FEW.voxel_cells} x {FEW.slices} of {FEW.voxel_m} m. "
+            "Intervals draw rooms and seeds anew, for paired differences the same ones. No room of this set was used to choose a setting.",
         ],
     )
 
@@ -112,7 +119,8 @@ def jobs(few: str, all_: str) -> tuple[dict[tuple[str, int], Job], dict[tuple[st
     for seed in SEEDS:
         seen = _course("daps", few, seed, "seeing", SEEING_STEPS)
         first[_SEEN, seed] = _job("seeing", seen, {name: f"seen_{name}" for name in MAPS})
-        alone = {"far": "heard.far", "things": "heard.things", "plan": "heard_plan"}
+        alone = {"far": "heard.far", "things": "heard.things"}
+        alone |= {"plan": "heard_plan", "space": "heard_space"}
         for arm, slug, scene in ((_BASE, "alone", few), (_CEILING, "all-maps", all_)):
             first[arm, seed] = _job(slug, _course("daps_alone", scene, seed), alone)
         taught = {**alone, "far": "heard.seen_far", "things": "heard.seen_things"}
@@ -281,7 +289,7 @@ def _of_classes(total: NDArray[Any]) -> Float64[Reals, "r 1"]:
     return mean_iou(_square(total))[:, None]
 
 
-def _of_plans(total: NDArray[Any]) -> Float64[Reals, "r 1"]:
+def _of_occupied(total: NDArray[Any]) -> Float64[Reals, "r 1"]:
     cells = _square(total)
     union = cells[:, 1].sum(1) + cells[:, 0, 1]
     return (cells[:, 1, 1] / np.maximum(union, 1))[:, None]
@@ -296,7 +304,8 @@ def _square(total: NDArray[Any]) -> NDArray[Any]:
 _OF: Mapping[str, Callable[[NDArray[Any]], Reals]] = {
     "far": _of_depths,
     "things": _of_classes,
-    "plan": _of_plans,
+    "plan": _of_occupied,
+    "space": _of_occupied,
 }
 
 

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from detectors.audio_cnn import AudioCNN
 from detectors.clip_student import ClipTrunk
-from detectors.grid_decoder import GridDecoder, resized_by_mean
+from detectors.grid_decoder import DenseGrid, GridDecoder, resized_by_mean
 from detectors.imu_tcn import ImuTCN
 from detectors.panorama_cnn import PanoramaCNN
 from detectors.spaces import Space
@@ -24,7 +24,7 @@ def decoder(
 ) -> GridDecoder:
     torch.manual_seed(0)
     trunk = trunk or AudioCNN(2, 32, 40, "micro")
-    return GridDecoder(trunk, 3, hw, space=space, positive=positive).eval()
+    return GridDecoder(trunk, 3, DenseGrid(hw), space=space, positive=positive).eval()
 
 
 @pytest.mark.parametrize("hw", [(8, 8), (9, 17), (16, 32)])
@@ -44,6 +44,29 @@ def test_rows_are_row_major() -> None:
     inputs = inputs_for(net.trunk, 2)
     dense = net.output(net.features(inputs)[-1])
     torch.testing.assert_close(net(inputs)[1, 16 * 3 + 5], dense[1, :, 3, 5])
+
+
+def test_slices_stand_over_the_same_places() -> None:
+    torch.manual_seed(0)
+    net = GridDecoder(AudioCNN(2, 32, 40, "micro"), 2, DenseGrid((24, 16), 3, levels=2)).eval()
+    inputs = inputs_for(net.trunk, 2)
+    last = net.features(inputs)[-1]
+    assert last.shape[2:] == (8, 16)
+    rows = net(inputs)
+    assert rows.shape == (2, 24 * 16, 2)
+    # Row 5, column 7 of the slices 0 and 2, from two of the channels of one place each.
+    place = net.output(last)[1, :, 5, 7]
+    torch.testing.assert_close(rows[1, 5 * 16 + 7], place[:2])
+    torch.testing.assert_close(rows[1, (2 * 8 + 5) * 16 + 7], place[4:])
+    net.start_from(torch.tensor([[0.2, 0.8], [0.4, 0.6]]))
+    assert net.output.bias is not None
+    torch.testing.assert_close(net.output.bias.data, torch.tensor([0.3, 0.7] * 3))
+
+
+@pytest.mark.parametrize(("rows", "slices"), [(16, 3), (16, 0), (24, 6)])
+def test_slices_that_are_not_whole_or_too_small_are_refused(rows: int, slices: int) -> None:
+    with pytest.raises(ValueError, match=r"slices|doubled"):
+        DenseGrid((rows, 16), slices)
 
 
 def test_rows_are_in_the_declared_space() -> None:
@@ -136,7 +159,7 @@ def test_means_are_those_of_adaptive_pooling(size: tuple[int, int]) -> None:
 def panorama(*, aligned: bool, levels: int = 3) -> GridDecoder:
     torch.manual_seed(0)
     trunk = PanoramaCNN((32, 64), "micro")
-    return GridDecoder(trunk, 3, (16, 32), aligned=aligned, levels=levels).eval()
+    return GridDecoder(trunk, 3, DenseGrid((16, 32), levels=levels), aligned=aligned).eval()
 
 
 @torch.no_grad()

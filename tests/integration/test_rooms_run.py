@@ -60,6 +60,7 @@ def test_rooms_train_and_are_measured(rooms: Path, tmp_path: Path, name: str) ->
         (f"heard.{seen}far", (16, 32), 1),
         (f"heard.{seen}things", (16, 32), 10),
         ("heard_plan", (32, 32), 2),
+        ("heard_space", (112, 16), 2),
     ):
         value = read_samples(run, node)
         assert isinstance(value, Grids)
@@ -71,12 +72,12 @@ def test_rooms_train_and_are_measured(rooms: Path, tmp_path: Path, name: str) ->
     assert "RMSE m" in text
     assert "mean IoU" in text
     told = [line.split()[0].strip("|") for line in text.splitlines() if "heard" in line]
-    assert len(told) == 3
+    assert len(told) == 4
     assert ("seen_far" in text) == (name != "daps_alone")
     assert "wrote" in figure_run(out, tmp_path / "maps.png", ["test-0000_1"])
     with Image.open(tmp_path / "maps.png") as picture:
         rows = 2 if name == "daps_alone" else 3
-        assert picture.width > 4 * 320
+        assert picture.width > 5 * 320
         assert rows * 160 < picture.height < rows * 160 + 400
     with pytest.raises(UsageError, match="held out"):
         figure_run(out, tmp_path / "maps.png", ["train-0000_1"])

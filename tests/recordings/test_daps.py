@@ -71,7 +71,7 @@ def test_rooms_are_recordings_of_places_grouped_by_room(made: Path) -> None:
     )  # fmt: skip
     assert [item.group for item in found.items[:3]] == ["test-0000", "test-0000", "train-0000"]
     assert found.kinds == ("audio", "video", "grids")
-    assert found.maps == ("depth", "semantics", "occupancy")
+    assert found.maps == ("depth", "semantics", "occupancy", "voxels")
     sound = gather(found, "audio")
     assert isinstance(sound, Audio)
     assert sound.amplitudes.shape == (4, 6 * 1600)
@@ -82,7 +82,12 @@ def test_rooms_are_recordings_of_places_grouped_by_room(made: Path) -> None:
 
 def test_a_map_is_read_by_its_name(made: Path) -> None:
     item = open_recordings(made, "daps").items[0]
-    for name, hw in (("depth", (8, 16)), ("semantics", (8, 16)), ("occupancy", (32, 32))):
+    for name, hw in (
+        ("depth", (8, 16)),
+        ("semantics", (8, 16)),
+        ("occupancy", (32, 32)),
+        ("voxels", (112, 16)),
+    ):
         value = item.read("grids", name)
         assert isinstance(value, Grids)
         assert value.grid_hw == hw
@@ -136,7 +141,8 @@ def test_a_place_may_lack_a_map(rooms: Path) -> None:
 
 
 def test_a_place_that_nobody_measured_is_heard_and_seen(rooms: Path) -> None:
-    shutil.rmtree(rooms / "occupancy" / "train-0001")
+    for name in ("occupancy", "voxels"):
+        shutil.rmtree(rooms / name / "train-0001")
     for name in ("depth", "semantic_cat"):
         shutil.rmtree(rooms / "img" / "train-0001" / name)
     found = open_recordings(rooms, "daps")

@@ -34,7 +34,7 @@ from xmodal.rooms.layout import (
     turn,
 )
 from xmodal.rooms.options import SOUNDS, Sound
-from xmodal.rooms.sight import cast, directions, floor_plan, painted, panorama
+from xmodal.rooms.sight import cast, directions, floor_plan, painted, panorama, volume
 
 EMPTY = Room(size_m=(5.0, 4.0, 2.7), boxes=(), walls=(0.1, 0.1, 0.1, 0.1, 0.1, 0.1))
 # Not on a diagonal of the room, where two echoes of an edge fall together.
@@ -133,6 +133,48 @@ def test_a_floor_plan_by_hand() -> None:
     ]
     behind = floor_plan(room, replace(HERE, xyz=(2.0, 1.5, 1.2), heading_rad=np.pi), 4, 1.0)
     np.testing.assert_array_equal(behind, plan[::-1, ::-1])
+
+
+def test_voxels_by_hand() -> None:
+    table = Box(class_name="furniture", low=(2.1, 0.2, 0.7), high=(2.9, 0.6, 0.76), absorption=0.1)
+    room = replace(EMPTY, boxes=(CUPBOARD, table))
+    found = volume(room, replace(HERE, xyz=(2.0, 1.5, 1.2)), 4, 3, 1.0)
+    assert found.shape == (3, 4, 4)
+    # From 2 m ahead to 2 m behind, from 2 m left to 2 m right; x ends at 5.0, y begins at 0.0.
+    low = [
+        [False, True, True, False],  # x 3 to 4: the cupboard at y 1.5 to 2.5 and 0.5 to 1.5
+        [False, False, True, True],  # x 2 to 3: the table top, y 0.2 to 0.6
+        [False, False, False, False],
+        [False, False, False, False],
+    ]
+    assert found[0].tolist() == low
+    # The cupboard ends at 2.0 m and only touches the highest slice, whose middle is in the room.
+    assert found[1].tolist() == [low[0], *([[False] * 4] * 3)]
+    assert not found[2].any()
+    high = volume(room, replace(HERE, xyz=(2.0, 1.5, 1.2)), 4, 4, 1.0)
+    assert high[3].all()  # above the ceiling
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_voxels_agree_with_the_panorama_and_turn_with_the_head(seed: int) -> None:
+    room = drawn(seed)
+    listener = draw_listener(room, np.random.default_rng(seed), beside=False)
+    cells, side = 40, 0.25
+    found = volume(room, listener, cells, 16, side)
+    rays = directions((24, 48))
+    far, kind, _ = cast(room, np.array(listener.xyz), rays @ turn(listener.heading_rad).T)
+    pieces = ~np.isin(kind, [CLASSES.index(n) for n in ("wall", "floor", "ceiling")])
+    # Just behind the surface that a ray meets, in the listener's axes.
+    met = rays[pieces] * (far[pieces, None] + 1e-6)
+    row = np.floor(cells / 2 - met[:, 0] / side).astype(int)
+    column = np.floor(cells / 2 - met[:, 1] / side).astype(int)
+    level = np.floor((met[:, 2] + listener.xyz[2]) / side).astype(int)
+    inside = (row >= 0) & (row < cells) & (column >= 0) & (column < cells) & (level < 16)
+    assert found[level[inside], row[inside], column[inside]].all()
+    turned = volume(
+        room, replace(listener, heading_rad=listener.heading_rad + np.pi / 2), cells, 16, side
+    )
+    np.testing.assert_array_equal(turned, np.rot90(found, -1, axes=(1, 2)))
 
 
 def test_paint_is_darker_where_it_is_farther() -> None:
@@ -275,7 +317,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_other_rooms(tmp_pat
     one, two = (make_rooms(tmp_path / name, SMALL) for name in ("one", "two"))
     found = files_of(one)
     assert found == files_of(two)
-    assert len(found) == 3 * 2 * 5 + 1
+    assert len(found) == 3 * 2 * 6 + 1
     other = make_rooms(tmp_path / "other", replace(SMALL, num=1, test=0, seed=1))
     path = "audio/train-0000/0.wav"
     assert (other / path).read_bytes() != found[path]
@@ -294,7 +336,7 @@ def test_rooms_that_nobody_measured_are_heard_and_seen_alike(tmp_path: Path) -> 
     all_ = files_of(make_rooms(tmp_path / "all", SMALL))
     gone = {name for name in all_ if name not in few}
     assert {name.split("/")[-2] for name in gone} == {"depth", "semantic_cat", "train-0001"}
-    assert len(gone) == 2 * 3
+    assert len(gone) == 2 * 4
     assert not any("train-0000" in name or "test" in name for name in gone)
     assert all(few[name] == all_[name] for name in few if name != "rooms.json")
 

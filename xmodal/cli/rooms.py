@@ -26,7 +26,7 @@ def rooms(
         Literal["sweep", "clap", "noise"], typer.Option(help="What is heard.")
     ] = "sweep",
 ) -> None:
-    """Make furnished rooms that are heard and seen: echoes, depth, classes, floor plans.
+    """Make furnished rooms that are heard and seen: echoes, depth, classes, floor plans, voxels.
 
     For example:
 

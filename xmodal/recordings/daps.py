@@ -6,10 +6,11 @@
     audio/SCENE/PLACE.wav               what is heard there, or else of SoundSpaces
     binaural_rirs/mp3d/SCENE/0/PLACE_PLACE.wav   the impulse response of one's own sound
     occupancy/SCENE/PLACE.png           uint8, 1 where one cannot stand; of our own rooms only
+    voxels/SCENE/PLACE.png              uint8, slices of a volume one below another; of ours only
 
 `img/` is what the tools of the benchmark write. A recording is a place, named `SCENE_PLACE`; its
-group is the scene. Its maps are `depth`, `semantics` and `occupancy`: a node of kind `grids` reads
-the map of its own name. Places may lack maps.
+group is the scene. Its maps are `depth`, `semantics`, `occupancy` and `voxels`: a node of kind
+`grids` reads the map of its own name. Places may lack maps.
 
 Source:
     Yun, Na and Kim, Dense 2D-3D indoor prediction with sound via aligned cross-modal distillation,
@@ -90,6 +91,7 @@ def _recording(folder: Path, scene: str, place: str) -> Recording:
         ("depth", pictures / "depth" / f"{place}.png", _read_depth),
         ("semantics", pictures / "semantic_cat" / f"{place}.png", _read_classes),
         ("occupancy", folder / "occupancy" / scene / f"{place}.png", _read_plan),
+        ("voxels", folder / "voxels" / scene / f"{place}.png", _read_plan),
     ):
         if path.is_file():
             maps[name] = partial(reader, path)
@@ -128,12 +130,12 @@ def _read_classes(path: Path) -> Grids:
 
 
 def _read_plan(path: Path) -> Grids:
-    """1 where one cannot stand, 0 where one can."""
+    """1 where something is, 0 where it is free."""
     marks = _flat(path, (np.uint8,))
     if marks.max() > 1:
         raise DataError(
             str(path),
-            wanted="a floor plan of 0 (free) and 1 (occupied)",
+            wanted="a map of 0 (free) and 1 (occupied)",
             got=f"values up to {marks.max()}",
             fix="write 1 for occupied cells, not 255",
         )

@@ -5,11 +5,13 @@
     OUT/img/SCENE/semantic_cat/PLACE.png  uint8, numbers in `rooms.json: classes`
     OUT/img/SCENE/rgb/PLACE.jpg         the panorama in plain paints
     OUT/occupancy/SCENE/PLACE.png       uint8, 1 where one cannot stand, looking up the page
+    OUT/voxels/SCENE/PLACE.png          uint8, 1 where something is, slice below slice
     OUT/rooms.json                      options, classes, and the geometry of every room
 
 Rooms that nobody measured (`mapped`) have sounds and pictures alone.
 
-`img/` is laid out and coded as the published benchmark is; `audio/` and `occupancy/` are ours.
+`img/` is laid out and coded as the published benchmark is; `audio/`, `occupancy/` and `voxels/`
+are ours.
 
 Source:
     Yun, Na and Kim, Dense 2D-3D indoor prediction with sound via aligned cross-modal distillation
@@ -34,10 +36,10 @@ from xmodal.recordings.daps import DEPTH_SCALE
 from xmodal.rooms.echoes import SPEED_MPS, excitation, heard, impulse_responses, microphones
 from xmodal.rooms.layout import CLASSES, Listener, Room, draw_listener, draw_room
 from xmodal.rooms.options import RoomSet, check_rooms
-from xmodal.rooms.sight import floor_plan, painted, panorama
+from xmodal.rooms.sight import floor_plan, painted, panorama, volume
 
 # A number that changes whenever the same options would give other bytes.
-GENERATOR = 1
+GENERATOR = 2
 _JPEG_QUALITY = 92
 
 
@@ -103,6 +105,10 @@ def _write_room(out: Path, name: str, seed: tuple[int, int], options: RoomSet) -
             continue
         plan = floor_plan(room, listener, options.plan_cells, options.cell_m)
         _write_picture(out / "occupancy" / name / f"{place}.png", plan.astype(np.uint8))
+        inside = volume(room, listener, options.voxel_cells, options.slices, options.voxel_m)
+        # Slices from the floor up, one below another.
+        flat = inside.reshape(-1, options.voxel_cells).astype(np.uint8)
+        _write_picture(out / "voxels" / name / f"{place}.png", flat)
     return {
         "size_m": room.size_m,
         "wall_absorption": room.walls,

@@ -38,6 +38,9 @@ class RoomSet:
         rgb_hw: Rows and columns of the painted panorama.
         plan_cells: Cells along each side of the floor plan.
         cell_m: Side of a cell.
+        voxel_cells: Voxels along each horizontal side of the volume around the listener.
+        slices: Voxels from the floor up.
+        voxel_m: Side of a voxel.
     """
 
     num: int = 80
@@ -57,6 +60,9 @@ class RoomSet:
     rgb_hw: tuple[int, int] = (96, 192)
     plan_cells: int = 32
     cell_m: float = 0.25
+    voxel_cells: int = 16
+    slices: int = 7
+    voxel_m: float = 0.5
 
     def seeds(self) -> dict[str, int]:
         """Name and seed of every room; a larger data set begins with the same rooms."""
@@ -105,6 +111,9 @@ def check_rooms(options: RoomSet) -> None:
         ("rgb_hw", all(4 <= n <= 4096 for n in options.rgb_hw), "4 to 4096", options.rgb_hw),
         ("plan_cells", 4 <= options.plan_cells <= 512, "4 to 512", options.plan_cells),
         ("cell_m", 0.02 <= options.cell_m <= 1, "0.02 to 1 m", options.cell_m),
+        ("voxel_cells", 4 <= options.voxel_cells <= 128, "4 to 128", options.voxel_cells),
+        ("slices", 1 <= options.slices <= 128, "1 to 128", options.slices),
+        ("voxel_m", 0.02 <= options.voxel_m <= 2, "0.02 to 2 m", options.voxel_m),
     )
     for name, fine, wanted, got in limits:
         if not fine:

@@ -1,4 +1,4 @@
-"""What is seen from a place: depth, class and colour panoramas, and the floor plan around it.
+"""What is around a place: depth, class and colour panoramas, a floor plan, and voxels.
 
 Panoramas are equirectangular. Rows go from straight up to straight down, columns from behind over
 the left, ahead (the middle) and the right to behind again; a ray goes through the middle of a cell.
@@ -116,8 +116,37 @@ def floor_plan(
         cells: Cells along each side.
         cell_m: Side of a cell, metres. A cell is what its middle is.
     """
+    return solid(room, _around(listener, cells, cell_m)).reshape(cells, cells)
+
+
+def volume(
+    room: Room, listener: Listener, cells: int, slices: int, voxel_m: float
+) -> Bool[NDArray[np.bool_], "S H W"]:
+    """Which voxels hold something, slice by slice from the floor up, each as a floor plan lies.
+
+    Args:
+        room: The room.
+        listener: Who stands in the middle.
+        cells: Voxels along each horizontal side.
+        slices: Voxels from the floor up.
+        voxel_m: Side of a voxel, metres. One that any furniture reaches into is occupied, so that
+            table tops are; so is one whose middle lies beyond walls or ceiling.
+    """
+    xy = _around(listener, cells, voxel_m)
+    z = (np.arange(slices) + 0.5) * voxel_m
+    middles = np.concatenate([np.tile(xy, (slices, 1)), np.repeat(z, len(xy))[:, None]], axis=1)
+    held = (middles < 0).any(axis=1) | (middles > np.array(room.size_m)).any(axis=1)
+    # Heads turn by quarters, so sides of voxels lie along walls. What only touches does not count.
+    half = voxel_m / 2 - 1e-9
+    for box in room.boxes:
+        low, high = np.array(box.low) - half, np.array(box.high) + half
+        held |= ((middles > low) & (middles < high)).all(axis=1)
+    return held.reshape(slices, cells, cells)
+
+
+def _around(listener: Listener, cells: int, cell_m: float) -> Float[Reals, "N 2"]:
+    """Middles of square cells in the room's frame, row by row, looking up the page."""
     along = (cells / 2 - np.arange(cells) - 0.5) * cell_m
     ahead, left = np.meshgrid(along, along, indexing="ij")
     here = np.stack([ahead.ravel(), left.ravel()], axis=1)
-    xy = here @ turn(listener.heading_rad)[:2, :2].T + np.array(listener.xyz[:2])
-    return solid(room, xy).reshape(cells, cells)
+    return here @ turn(listener.heading_rad)[:2, :2].T + np.array(listener.xyz[:2])

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from detectors.audio_cnn import AudioCNN
-from detectors.grid_decoder import GridDecoder
+from detectors.grid_decoder import DenseGrid, GridDecoder
 from detectors.panorama_cnn import PanoramaCNN
 from xmodal.edges.distill.spatial_matching import SpatialMatching as Op
 from xmodal.errors import ConfigError, DataError
@@ -147,7 +147,7 @@ def test_other_numbers_of_maps_are_refused() -> None:
 
 def listener() -> GridDecoder:
     torch.manual_seed(0)
-    return GridDecoder(AudioCNN(2, 32, 24, "micro"), 1, (8, 16), levels=2)
+    return GridDecoder(AudioCNN(2, 32, 24, "micro"), 1, DenseGrid((8, 16), levels=2))
 
 
 def sides_of(matching: MatchedTeachers) -> list[tuple[tuple[int, int], ...]]:
@@ -200,7 +200,7 @@ def test_a_student_without_maps_is_refused() -> None:
 
 def test_a_network_that_teaches_is_met_layer_by_layer() -> None:
     torch.manual_seed(0)
-    eye = GridDecoder(PanoramaCNN((32, 64), "micro"), 2, (16, 32), aligned=True).eval()
+    eye = GridDecoder(PanoramaCNN((32, 64), "micro"), 2, DenseGrid((16, 32)), aligned=True).eval()
     ear = listener().eval()
     op = Op(layers=2, most_cells=128)
     matching = op.build(source_channels=(2, 3), student=ear, teachers=(eye, None))

@@ -50,6 +50,23 @@ def check_shares(**numbers: float) -> None:
             raise ValueError(f"{name} must be 0 or more and below 1, not {number}")
 
 
+def check_grid(grid_hw: tuple[int, int], slices: int, levels: int) -> None:
+    """Refuse a dense map whose slices are not whole, or too small to be doubled to.
+
+    Raises:
+        ValueError: Naming the settings.
+    """
+    if slices < 1 or grid_hw[0] % slices:
+        raise ValueError(
+            f"slices ({slices}) must be at least 1 and divide the rows of grid_hw ({grid_hw})"
+        )
+    if levels < 1 or min(grid_hw[0] // slices, grid_hw[1]) < 2**levels:
+        of = "both sides of a slice of grid_hw" if slices > 1 else "both sides of grid_hw"
+        raise ValueError(
+            f"levels ({levels}) must be at least 1, and {of} ({grid_hw}) 2 to the power of it"
+        )
+
+
 def hop_of(hop_s: float | None, window_s: float) -> float:
     """From one window to the next, seconds: half a window where nothing is said."""
     return window_s / 2 if hop_s is None else hop_s

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, cast
 
 from xmodal.edges.encode.audio_student import AudioStudentOp
-from xmodal.edges.encode.clip_student import rows_of_clips
+from xmodal.edges.encode.clip_student import check_grid, rows_of_clips
 from xmodal.errors import DataError
 
 if TYPE_CHECKING:
@@ -16,13 +16,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class GridDecoderOp(AudioStudentOp):
-    """A map of cells for each recording: depths, classes of pixels, a floor plan.
+    """A map of cells for each recording: depths, classes of pixels, a floor plan, voxels.
 
     Sound of several microphones tells most, with `phase`. Windows are averaged cell by cell.
 
     Attributes:
         size: Preset of the network that listens, the one of `audio_cnn`.
-        grid_hw: Rows and columns of the map; at least 2 to the power of `levels`.
+        grid_hw: Rows and columns of the map; of a slice, at least 2 to the power of `levels`.
+        slices: How many slices of a volume, one below another, the map is made of.
         levels: How often the decoder doubles its grid.
         positive: Rows are made positive, for depths. Not with teachers of probabilities or of
             directions.
@@ -32,16 +33,13 @@ class GridDecoderOp(AudioStudentOp):
 
     op: Literal["grid_decoder"] = "grid_decoder"
     grid_hw: tuple[int, int] = (16, 32)
+    slices: int = 1
     levels: int = 3
     positive: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.levels < 1 or min(self.grid_hw) < 2**self.levels:
-            raise ValueError(
-                f"levels ({self.levels}) must be at least 1, and both sides of grid_hw "
-                f"({self.grid_hw}) 2 to the power of it"
-            )
+        check_grid(self.grid_hw, self.slices, self.levels)
 
     def build(
         self, *, channels: int, space: Literal["unit", "simplex", "raw"] | None = None
@@ -52,7 +50,7 @@ class GridDecoderOp(AudioStudentOp):
             DataError: If `positive` is asked of rows that are probabilities or directions.
         """
         from detectors.audio_cnn import AudioCNN
-        from detectors.grid_decoder import GridDecoder
+        from detectors.grid_decoder import DenseGrid, GridDecoder
 
         if self.positive and space not in (None, "raw"):
             raise DataError(
@@ -64,10 +62,9 @@ class GridDecoderOp(AudioStudentOp):
         return GridDecoder(
             AudioCNN(*self.in_shape, self.size),
             channels,
-            self.grid_hw,
+            DenseGrid(self.grid_hw, self.slices, self.levels),
             space=space or "raw",
             positive=self.positive,
-            levels=self.levels,
             dropout=self.dropout,
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, cast
 
-from xmodal.edges.encode.clip_student import check_shares, clips_of, rows_of_clips
+from xmodal.edges.encode.clip_student import check_grid, check_shares, clips_of, rows_of_clips
 from xmodal.errors import DataError
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ class PanoramaNet:
         size: `micro` (0.7 M weights with a map of 16 x 32 cells), `tiny` (1.2 M), `small` (2.2 M)
             or `base` (4.9 M).
         frame_hw: Rows and columns that a frame is brought to.
-        grid_hw: Rows and columns of the map; at least 2 to the power of `levels`.
+        grid_hw: Rows and columns of the map; of a slice, at least 2 to the power of `levels`.
+        slices: How many slices of a volume, one below another, the map is made of.
         levels: How often the decoder doubles its grid.
         positive: Rows are made positive, for depths. Not with teachers of probabilities or of
             directions.
@@ -46,6 +47,7 @@ class PanoramaNet:
     size: Literal["micro", "tiny", "small", "base"] = "tiny"
     frame_hw: tuple[int, int] = (64, 128)
     grid_hw: tuple[int, int] = (16, 32)
+    slices: int = 1
     levels: int = 3
     positive: bool = False
     aligned: bool = True
@@ -55,11 +57,7 @@ class PanoramaNet:
 
     def __post_init__(self) -> None:
         check_shares(dropout=self.dropout, gain=self.gain, tint=self.tint)
-        if self.levels < 1 or min(self.grid_hw) < 2**self.levels:
-            raise ValueError(
-                f"levels ({self.levels}) must be at least 1, and both sides of grid_hw "
-                f"({self.grid_hw}) 2 to the power of it"
-            )
+        check_grid(self.grid_hw, self.slices, self.levels)
         if min(self.frame_hw) < 16:
             raise ValueError(f"both sides of frame_hw must be 16 or more, not {self.frame_hw}")
 
@@ -71,7 +69,7 @@ class PanoramaNet:
         Raises:
             DataError: If `positive` is asked of rows that are probabilities or directions.
         """
-        from detectors.grid_decoder import GridDecoder
+        from detectors.grid_decoder import DenseGrid, GridDecoder
         from detectors.panorama_cnn import PanoramaCNN
 
         if self.positive and space not in (None, "raw"):
@@ -84,10 +82,9 @@ class PanoramaNet:
         return GridDecoder(
             PanoramaCNN(self.frame_hw, self.size),
             channels,
-            self.grid_hw,
+            DenseGrid(self.grid_hw, self.slices, self.levels),
             space=space or "raw",
             positive=self.positive,
-            levels=self.levels,
             dropout=self.dropout,
             aligned=self.aligned,
         )

@@ -34,11 +34,15 @@ _COLOURS: tuple[Colour, ...] = (
 
 @dataclass(frozen=True)
 class _Column:
-    """A recorded map, the students that tell it by the stream that they see, and its classes."""
+    """A recorded map, the students that tell it by the stream that they see, and its classes.
+
+    `slices` of a volume stand one below another in the map.
+    """
 
     truth: str
     told: Mapping[str, str]
     names: tuple[str, ...]
+    slices: int
 
 
 def maps_sheet(opened: OpenedRecorded, names: Sequence[str] = ()) -> RgbImage:
@@ -78,9 +82,11 @@ def maps_sheet(opened: OpenedRecorded, names: Sequence[str] = ()) -> RgbImage:
 def _columns(opened: OpenedRecorded, judged: Judged) -> list[_Column]:
     graph = opened.spec.graph
     told: dict[str, dict[str, str]] = {}
+    slices: dict[str, int] = {}
     for student, truth in taught_pairs(opened, judged):
-        stream = graph.students()[student.partition(".")[0]].sources[0]
-        told.setdefault(truth, {})[stream] = student
+        edge = graph.students()[student.partition(".")[0]]
+        told.setdefault(truth, {})[edge.sources[0]] = student
+        slices[truth] = getattr(edge.op, "slices", 1)
     if not told:
         raise DataError(
             str(opened.run.path),
@@ -89,7 +95,10 @@ def _columns(opened: OpenedRecorded, judged: Judged) -> list[_Column]:
             fix="draw a run whose graph has a `grid_decoder` or a `panorama_net`",
         )
     made = {edge.target: edge.op for edge in graph.order()}
-    return [_Column(t, by, tuple(getattr(made.get(t), "names", ()))) for t, by in told.items()]
+    return [
+        _Column(truth, by, tuple(getattr(made.get(truth), "names", ())), slices[truth])
+        for truth, by in told.items()
+    ]
 
 
 def _chosen(judged: Judged, names: Sequence[str]) -> list[int]:
@@ -142,7 +151,7 @@ def _cell(
     truth, known = _map(judged, column.truth, place)
     source = column.told.get(stream) if stream else column.truth
     if source is None:
-        return Panel(picture=_enlarged(np.full((*known.shape, 3), 255, np.uint8)))
+        return Panel(picture=_enlarged(np.full((*known.shape, 3), 255, np.uint8), column.slices))
     rows, sure = _map(judged, source, place)
     caption = ""
     if not column.names:
@@ -152,7 +161,7 @@ def _cell(
         if stream:
             error = (rows - truth)[..., 0][known & sure]
             caption = f"RMSE {np.sqrt(np.mean(error**2)):.2f} m"
-        return Panel(picture=_enlarged(colours), caption=caption)
+        return Panel(picture=_enlarged(colours, column.slices), caption=caption)
     answer, right = rows.argmax(axis=2), truth.argmax(axis=2)
     colours = np.full((*known.shape, 3), UNSEEN_GREY, np.uint8)
     for number, name in enumerate(column.names):
@@ -162,7 +171,7 @@ def _cell(
             colours[here] = legend[name]
     if stream:
         caption = f"{np.mean((answer == right)[known]):.0%} of cells right"
-    return Panel(picture=_enlarged(colours), caption=caption)
+    return Panel(picture=_enlarged(colours, column.slices), caption=caption)
 
 
 def _colour_of(number: int, names: Sequence[str]) -> int:
@@ -170,8 +179,10 @@ def _colour_of(number: int, names: Sequence[str]) -> int:
     return (10 + number if len(names) == 2 else number) % len(_COLOURS)
 
 
-def _enlarged(colours: RgbImage) -> RgbImage:
+def _enlarged(colours: RgbImage, slices: int) -> RgbImage:
     """Cells as squares, as wide as a column; what is as high as wide stands in its middle."""
+    if slices > 1:
+        colours = _side_by_side(colours, slices)
     height, width = colours.shape[:2]
     if height == width:
         colours = np.pad(
@@ -179,6 +190,16 @@ def _enlarged(colours: RgbImage) -> RgbImage:
         )
     times = max(1, _WIDTH_PX // colours.shape[1])
     return colours.repeat(times, axis=0).repeat(times, axis=1)
+
+
+def _side_by_side(colours: RgbImage, slices: int) -> RgbImage:
+    """Slices of a volume in two rows, the lowest first, a white line between them."""
+    parts = list(colours.reshape(slices, -1, *colours.shape[1:]))
+    if slices % 2:
+        parts.append(np.full_like(parts[0], 255))
+    framed = [np.pad(p, ((0, 1), (0, 1), (0, 0)), constant_values=255) for p in parts]
+    half = len(framed) // 2
+    return np.vstack([np.hstack(framed[:half]), np.hstack(framed[half:])])[:-1, :-1]
 
 
 def _stream(item: Recording, kind: str) -> RgbImage:
