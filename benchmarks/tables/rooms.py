@@ -90,7 +90,8 @@ def make(work: Path, workers: int) -> ResultRecord:
             "Depths and classes are panoramas of 16 x 32 cells, the plan has 32 x 32 cells of "
             f"{FEW.cell_m} m around the listener, voxels are {FEW.voxel_cells} x "
             f"{FEW.voxel_cells} x {FEW.slices} of {FEW.voxel_m} m. "
-            "Intervals draw rooms and seeds anew, for paired differences the same ones. No room of this set was used to choose a setting.",
+            "Intervals draw rooms and seeds anew, for paired differences the same ones. No room of "
+            "this set was used to choose a setting.",
         ],
     )
 

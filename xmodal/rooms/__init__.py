@@ -1,4 +1,4 @@
-"""Furnished rooms that are heard and seen: echoes, depth, classes, plans and voxels of one geometry.
+"""Furnished rooms that are heard and seen: echoes, depth, classes, plans, voxels of one geometry.
 
 from xmodal.rooms import RoomSet, make_rooms
 
