@@ -18,7 +18,8 @@ from xmodal.rooms import RoomSet, make_rooms
 def result(far: list[list[float]], things: list[list[float]]) -> dict[str, Any]:
     """Of two rooms."""
     plan = [[3.0, 1.0, 0.0, 2.0, 4.0, 0.0], [1.0, 0.0, 0.0, 0.0, 1.0, 0.0]]
-    counts = {"far": far, "things": things, "plan": plan}
+    space = [[5.0, 0.0, 0.0, 1.0, 1.0, 0.0], [0.0, 0.0, 0.0, 0.0, 2.0, 0.0]]
+    counts = {"far": far, "things": things, "plan": plan, "space": space}
     return {"rooms": ["a", "b"], "counts": counts, "cpu_seconds": [100.0, 110.0]}
 
 
@@ -64,8 +65,8 @@ def test_classes_are_counted_by_hand() -> None:
 
 def test_measures_by_hand() -> None:
     made = rooms.Measured([GOOD])
-    np.testing.assert_allclose(made.values, [np.sqrt(9 / 20), 0.8, 1.0, 5 / 8])
-    assert made.samples.shape == (2000, 4)
+    np.testing.assert_allclose(made.values, [np.sqrt(9 / 20), 0.8, 1.0, 5 / 8, 3 / 4])
+    assert made.samples.shape == (2000, 5)
     two = rooms.Measured([GOOD, BAD, BAD])
     np.testing.assert_allclose(two.values[1], (0.8 + 0.4 + 0.4) / 3)
 
@@ -100,8 +101,9 @@ def test_the_constant_answer_is_the_mean_of_measured_rooms(tmp_path: Path) -> No
     job = next(job for (_, _), job in first.items() if "course" not in job.settings)
     found = rooms.measure_constant(tmp_path, job.settings)
     assert found["rooms"] == ["test-0000", "test-0001"]
-    far, things, plan = (np.array(found["counts"][name]) for name in rooms.MAPS)
+    far, things, plan, space = (np.array(found["counts"][name]) for name in rooms.MAPS)
     assert far.shape == (2, 3)
     assert things.sum(axis=1).tolist() == [512, 512]
     assert plan.sum(axis=1).tolist() == [1024, 1024]
+    assert space.sum(axis=1).tolist() == [7 * 256, 7 * 256]
     assert (far[:, 0] > 0).all()
