@@ -76,7 +76,8 @@ def make(work: Path, workers: int) -> ResultRecord:
     """Train every arm without every subject, by three seeds."""
     scene = str(folder_of(DATA).resolve())
     first, second = jobs(scene)
-    statistics = Job("motion/statistics", measure_statistics, {"scene": scene})
+    told = {"scene": scene, "budgets": BUDGETS}
+    statistics = Job("motion/statistics", measure_statistics, told)
     results = run_jobs([statistics, *first.values()], work, workers)
     results |= run_jobs(list(second.values()), work, workers)
     few = few_jobs(scene)
