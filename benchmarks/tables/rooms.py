@@ -36,7 +36,7 @@ Runs = list[dict[str, Any]]
 FEW = RoomSet(num=60, test=20, mapped=15, places=4, seed=0)
 ALL = replace(FEW, mapped=None)
 SEEDS = (0, 1, 2)
-SEEING_STEPS, HEARING_STEPS = 400, 600
+SEEING_STEPS, HEARING_STEPS = 300, 400
 # The maps that teach, and what is measured of each.
 MAPS = ("far", "things", "plan", "space")
 MEASURES = (
