@@ -17,8 +17,8 @@ from torch.nn import functional
 from lifting.signals.flow import camera_turn, flow_motion, grey
 from lifting.signals.lags import Lag, estimate_lag, onsets
 from lifting.signals.resampling import to_rate, usual_spacing
+from xmodal.clock_span import check_length
 from xmodal.errors import DataError
-from xmodal.recordings.even import check_length
 from xmodal.values import Audio, Imu, Skeleton, Video
 
 Stream = TypeVar("Stream", Audio, Imu, Skeleton, Video)

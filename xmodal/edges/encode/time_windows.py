@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from xmodal.clock_span import check_length
 from xmodal.edges.encode.clip_student import Fit
-from xmodal.recordings.even import check_length
 
 if TYPE_CHECKING:
     from torch import Tensor
