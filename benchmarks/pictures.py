@@ -188,7 +188,8 @@ def rooms_heard(studio: Studio) -> RgbImage:
             got="no such folder",
             fix="make results TABLE=rooms",
         )
-    return maps_sheet(open_recorded(run))
+    # With a bed, and with a column.
+    return maps_sheet(open_recorded(run), ("test-0001_0", "test-0002_0"))
 
 
 # Name -> who draws it.
